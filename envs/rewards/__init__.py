@@ -1,4 +1,4 @@
-"""Parts of rewards, as pure functions: boxes, answers, formulas, shaping, and a language model as the judge.
+"""Parts of rewards, as pure functions: boxes, spans of time, answers, formulas, shaping, a language model as judge.
 
     from agentenv.envs.rewards import judged, scores, tool_used, rule_match
 
@@ -56,6 +56,19 @@ from agentenv.envs.rewards.shaping import (
     weighted,
     written,
 )
+from agentenv.envs.rewards.spans import (
+    answer_iou,
+    answered_windows,
+    moments,
+    spans_of,
+    spans_seen,
+    temporal_iou,
+    temporal_recall,
+    window_in,
+    window_iou,
+    window_recall,
+    windows_of,
+)
 
 __all__ = [
     "TOO_LONG",
@@ -63,7 +76,9 @@ __all__ = [
     "JudgeModel",
     "RuleJudge",
     "abstention",
+    "answer_iou",
     "answered",
+    "answered_windows",
     "area",
     "balanced",
     "best_iou",
@@ -87,6 +102,7 @@ __all__ = [
     "last_call_failed",
     "matched_f1",
     "math_match",
+    "moments",
     "normal",
     "number",
     "number_match",
@@ -95,13 +111,21 @@ __all__ = [
     "rule_match",
     "same_formula",
     "scores",
+    "spans_of",
+    "spans_seen",
     "tag_format",
     "tags",
+    "temporal_iou",
+    "temporal_recall",
     "tool_count_penalty",
     "tool_used",
     "unless_last_call_failed",
     "verdict",
     "weighted",
+    "window_in",
+    "window_iou",
+    "window_recall",
+    "windows_of",
     "within_length",
     "written",
 ]
