@@ -32,6 +32,7 @@ from agentenv.types import (
     StopReason,
     Task,
     Text,
+    Tokens,
     ToolCall,
     ToolResult,
 )
@@ -46,6 +47,7 @@ class Episode:
         trajectory: the record, which this machine appends to.
 
     Attributes:
+        tokens: what the record has of the messages' tokens, by the message's index.
         stop: why it ended, None while it goes on.
         answer: the policy's final answer, None where it gave none.
         leaf: index of the node that the policy saw or wrote last, -1 before the first.
@@ -53,18 +55,8 @@ class Episode:
     """
 
     __slots__ = (
-        "_planned",
-        "_refused",
-        "answer",
-        "forced",
-        "leaf",
-        "masked",
-        "messages",
-        "rules",
-        "stop",
-        "task",
-        "trajectory",
-        "used",
+        *("_planned", "_refused", "answer", "forced", "leaf", "masked", "messages"),
+        *("rules", "stop", "task", "tokens", "trajectory", "used"),
     )  # fmt: skip
 
     def __init__(self, rules: Rules, task: Task, trajectory: Trajectory) -> None:
@@ -72,6 +64,7 @@ class Episode:
         self.task = task
         self.trajectory = trajectory
         self.messages: list[Message] = []
+        self.tokens: dict[int, Tokens] = {}
         self.used = Counters()
         self.stop: StopReason | None = None
         self.forced: StopReason | None = None
@@ -99,19 +92,23 @@ class Episode:
         Raises:
             ResetNeededError: the episode has ended, or results of the last turn are still owed.
         """
-        if self.stop is not None or self._planned is not None:
-            raise ResetNeededError(
-                f"the episode has ended ({self.stop.value}): call reset()"
-                if self.stop
-                else "results of the last turn are owed: call observe() first"
-            )
+        if self.stop is not None:
+            raise ResetNeededError(f"the episode has ended ({self.stop.value}): call reset()")
+        if self._planned is not None:
+            raise ResetNeededError("results of the last turn are owed: call observe() first")
+        if action.finish_reason == "overflow":
+            return self._roll_back()
         rules, used, record = self.rules, self.used, self.trajectory
+        if action.context is not None:
+            self._keep_context(action.context)
         used.turns += 1
         turn = rules.dialect.parse(action, used.calls)
         message = rules.dialect.assistant(action, turn)
         nodes = record.nodes
         nodes.append(sampled(message, self.leaf, action))
         self.leaf = leaf = len(nodes) - 1
+        if (tokens := nodes[leaf].tokens) is not None:
+            self.tokens[len(self.messages)] = tokens
         self.messages.append(message)
         record.calls.append(
             ModelCall(leaf, action.finish_reason, action.seconds, action.usage, action.retries, turn.flags)
@@ -127,6 +124,26 @@ class Episode:
             used.invalid = 0
             return calls
         return self._runnable(turn)
+
+    def _keep_context(self, context: Tokens) -> None:
+        """Note, at the last message, what the policy's renderer made of the messages since its turn before."""
+        nodes = self.trajectory.nodes
+        nodes[self.leaf] = replace(nodes[self.leaf], tokens=context)
+        self.tokens[len(self.messages) - 1] = context
+
+    def _roll_back(self) -> tuple[ToolCall, ...]:
+        """Take back what the policy was shown since its last turn: its model has no room for it. The task stays."""
+        self._planned = ()
+        nodes, leaf = self.trajectory.nodes, self.leaf
+        while leaf >= 0 and nodes[leaf].origin != "sampled":
+            leaf = nodes[leaf].parent
+        again = leaf >= 0 and self.forced is None
+        while leaf >= 0 and self.leaf != leaf:
+            nodes[self.leaf] = replace(nodes[self.leaf], rolled_back=True)
+            self.leaf = nodes[self.leaf].parent
+            self.messages.pop()
+        self._spent(StopReason.MAX_TOKENS, self.rules.limits.on_tokens if again else "stop")
+        return ()
 
     def _without_calls(self, turn: Turn, action: Action) -> None:
         """A turn that runs nothing: an answer, the end of a forced turn, or something that cannot be read."""
@@ -325,8 +342,10 @@ class Episode:
         rules = self.rules
         tools = rules.specs if self.forced is None and self.stop is None else ()
         budget = self._budget(now) if rules.budgets is None else rules.budgets[self.used.turns]
+        known = tuple(map(self.tokens.get, range(len(self.messages)))) if self.tokens else ()
+        dialect = rules.dialect
         return Observation(
-            tuple(self.messages), tools, budget, new, rules.dialect.stop, rules.dialect.name, rules.dialect_options
+            tuple(self.messages), tools, budget, new, dialect.stop, dialect.name, rules.dialect_options, known
         )
 
     def _budget(self, now: float) -> Budget:

@@ -38,6 +38,7 @@ def resume(rules: Rules, snapshot: Snapshot, now: float) -> Episode:
     episode = Episode(rules, snapshot.task, record)
     path = record.path()
     episode.messages = [node.message for node in path]
+    episode.tokens = {index: node.tokens for index, node in enumerate(path) if node.tokens is not None}
     episode.leaf = max((i for i, node in enumerate(record.nodes) if not node.rolled_back), default=-1)
     episode.used = replace(snapshot.used, per_tool=dict(snapshot.used.per_tool), started=now - snapshot.elapsed)
     episode.stop, episode.forced = snapshot.stop, snapshot.forced

@@ -22,19 +22,9 @@ from msgspec import Struct, field
 from agentenv.errors import InfrastructureError, StoreError
 from agentenv.spec import EnvSpec
 from agentenv.types import Action, Message, Part, Task, ToolResult, Usage
+from agentenv.types import Tokens as Tokens
 
 SCHEMA = "agentenv.trajectory/1"
-
-
-class Tokens(Struct, frozen=True, gc=False, omit_defaults=True):
-    """The tokens that a sampled node added to the stream.
-
-    `exact` is True where the engine gave these ids; ids that were computed later from text are not what was sampled.
-    """
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...] | None = None
-    exact: bool = True
 
 
 class Node(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -46,7 +36,7 @@ class Node(Struct, frozen=True, gc=False, omit_defaults=True):
         origin: task, env, sampled, injected, edited or copied. Only sampled nodes were written by the policy.
         rolled_back: the observation would have overflowed: the policy never saw it.
         trainable: False keeps a sampled node out of the loss; None leaves it to the exporter.
-        tokens: ids and log-probabilities, for sampled nodes whose engine gave them.
+        tokens: what this node added to the stream, where the policy's engine works with token ids.
     """
 
     message: Message
@@ -179,16 +169,22 @@ class Trajectory(Struct):
         """The policy's final answer, None where it gave none."""
         return self.outcome.answer if self.outcome else None
 
-    def path(self) -> list[Node]:
-        """The nodes that the policy saw or wrote, from the root to the last one that was not rolled back."""
-        leaf = len(self.nodes) - 1
-        while leaf >= 0 and self.nodes[leaf].rolled_back:
-            leaf -= 1
-        steps: list[Node] = []
-        while leaf >= 0:
-            steps.append(self.nodes[leaf])
-            leaf = self.nodes[leaf].parent
+    def indices(self, leaf: int | None = None) -> list[int]:
+        """Indices of the nodes that the policy saw or wrote, from the root to `leaf`: by default the last one that was
+        not rolled back.
+        """
+        at = len(self.nodes) - 1 if leaf is None else leaf
+        while leaf is None and at >= 0 and self.nodes[at].rolled_back:
+            at -= 1
+        steps: list[int] = []
+        while at >= 0:
+            steps.append(at)
+            at = self.nodes[at].parent
         return steps[::-1]
+
+    def path(self, leaf: int | None = None) -> list[Node]:
+        """The nodes at `indices`."""
+        return [self.nodes[index] for index in self.indices(leaf)]
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -302,7 +298,7 @@ def sampled(message: Message, parent: int, action: Action) -> Node:
     """The node of a turn that the policy wrote."""
     if action.token_ids is None:
         return Node(message, parent, "sampled")
-    return Node(message, parent, "sampled", tokens=Tokens(action.token_ids, action.logprobs))
+    return Node(message, parent, "sampled", tokens=Tokens(action.token_ids, action.logprobs, version=action.version))
 
 
 def tool_run(result: ToolResult, call_node: int, node: int, shown: bool, cut: int, neutralised: int) -> ToolRun:

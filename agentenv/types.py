@@ -142,12 +142,64 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
     cost: float = 0.0
 
 
+class MediaSpan(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where a medium stands in token ids.
+
+    Ids are kept collapsed: one placeholder a medium, `token` at `offset`. A forward pass needs them expanded: `length`
+    tokens in its place, which are `run` where that is given and `token` repeated where it is not.
+
+    Args:
+        sha256: names the exact bytes.
+        kind: "image" or "video".
+        offset: index in the ids beside which this span stands.
+        token: the placeholder's id.
+        length: tokens of the medium when expanded; 0 where only the engine knows.
+        grid: patches along (time, height, width) before merging, as the processor made them; empty where unknown.
+        run: the expanded tokens, where they are more than the placeholder repeated (time stamps between frames, say).
+    """
+
+    sha256: str
+    kind: str
+    offset: int
+    token: int
+    length: int = 0
+    grid: tuple[int, ...] = ()
+    run: tuple[int, ...] = ()
+
+
+class Tokens(Struct, frozen=True, gc=False, omit_defaults=True):
+    """The tokens that one node of a record added to the stream, collapsed.
+
+    For a sampled node they are what the model sampled, verbatim. For any other node they are what the policy's renderer
+    appended since the turn before: all new messages up to the one that carries them, the end of the turn before where
+    the model did not sample it, and the opening of the turn that follows.
+
+    Args:
+        ids: token ids, one placeholder a medium.
+        logprobs: one for each id of a sampled node; None elsewhere, and where the engine gave none.
+        exact: the engine was given, or gave, just these ids. False where they were computed later from text.
+        media: where media stand in `ids`.
+        version: which weights sampled them, as the engine calls them; empty where it does not say.
+        fork: why the stream starts anew here, in a sentence; `ids` are then the whole prompt. Empty where they extend
+            what came before.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None
+    exact: bool = True
+    media: tuple[MediaSpan, ...] = ()
+    version: str = ""
+    fork: str = ""
+
+
 class Action(Struct, frozen=True, gc=False, omit_defaults=True):
     """One turn of a policy.
 
     `text` is what the model wrote. A policy that calls functions natively gives `calls` (and `text` is its content);
     otherwise calls are read out of `text` by the environment's dialect. Where the engine gave token ids they are the
-    truth.
+    truth: `context` is what was appended to the stream before them, and `version` names the weights that sampled them.
+    The finish reason is "stop", "length" (the turn was cut short) or "overflow" (the policy wrote nothing, since the
+    last observation has no room in its model's context: the episode rolls it back and takes its token budget as spent).
     """
 
     text: str
@@ -159,6 +211,8 @@ class Action(Struct, frozen=True, gc=False, omit_defaults=True):
     usage: Usage | None = None
     seconds: float = 0.0
     retries: int = 0
+    context: Tokens | None = None
+    version: str = ""
 
 
 class Budget(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -175,7 +229,8 @@ class Observation(Struct, frozen=True, gc=False):
     """What a policy is given: the whole conversation so far, the tools it may call now, and what is left of its budget.
 
     `messages[new:]` are the messages that the last step added. `stop` are strings at which an engine should stop
-    sampling. `dialect` and its options say how calls are written.
+    sampling. `dialect` and its options say how calls are written. `tokens` are those that the record has of each
+    message (`Node.tokens`); empty where it has none at all.
     """
 
     messages: tuple[Message, ...]
@@ -185,6 +240,7 @@ class Observation(Struct, frozen=True, gc=False):
     stop: tuple[str, ...] = ()
     dialect: str = ""
     dialect_options: dict[str, Any] = {}
+    tokens: tuple[Tokens | None, ...] = ()
 
     def __repr__(self) -> str:
         last = self.messages[-1].text if self.messages else ""

@@ -83,23 +83,15 @@ def turns_of(record: Trajectory) -> tuple[Action, ...]:
     """The actions that the policy of a recorded episode took, along its path."""
     calls = {call.node: call for call in record.calls}
     native = record.env.dialect == "native"
-    nodes = [(index, record.nodes[index]) for index in _path(record)]
-    return tuple(_action(node, calls.get(index), native) for index, node in nodes if node.origin == "sampled")
+    nodes = [(index, record.nodes[index]) for index in record.indices()]
+    turns = [(node, calls.get(index)) for index, node in nodes if node.origin == "sampled"]
+    return tuple(
+        _action(node, call, native, record.nodes[node.parent] if node.parent >= 0 else None) for node, call in turns
+    )
 
 
-def _path(record: Trajectory) -> list[int]:
-    leaf = len(record.nodes) - 1
-    while leaf >= 0 and record.nodes[leaf].rolled_back:
-        leaf -= 1
-    indices: list[int] = []
-    while leaf >= 0:
-        indices.append(leaf)
-        leaf = record.nodes[leaf].parent
-    return indices[::-1]
-
-
-def _action(node: Node, call: ModelCall | None, native: bool) -> Action:
-    message = node.message
+def _action(node: Node, call: ModelCall | None, native: bool, before: Node | None) -> Action:
+    message, tokens = node.message, node.tokens if node.tokens and node.tokens.exact else None
     usage = call.usage if call else None
     text = message.text if message.raw is None else message.raw
     return Action(
@@ -107,9 +99,11 @@ def _action(node: Node, call: ModelCall | None, native: bool) -> Action:
         calls=message.calls if native else (),
         reasoning=_beside(message.reasoning, text),
         finish_reason=call.finish_reason if call else "stop",
-        token_ids=node.tokens.ids if node.tokens and node.tokens.exact else None,
-        logprobs=node.tokens.logprobs if node.tokens and node.tokens.exact else None,
+        token_ids=tokens.ids if tokens else None,
+        logprobs=tokens.logprobs if tokens else None,
         usage=Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None,
+        context=before.tokens if tokens and before and before.origin != "sampled" else None,
+        version=tokens.version if tokens else "",
     )
 
 
