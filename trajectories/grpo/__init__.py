@@ -1,5 +1,35 @@
 """Groups of attempts at one task, as GRPO and its relatives learn from them."""
 
-from agentenv.trajectories.grpo.advantages import METHODS, advantages, dr_grpo, grpo, rloo, zero_variance
+from agentenv.trajectories.grpo.advantages import (
+    METHODS,
+    advantages,
+    branched,
+    copg,
+    copg_loss,
+    dr_grpo,
+    grpo,
+    process_grpo,
+    reinforce_pp,
+    rloo,
+    zero_variance,
+)
+from agentenv.trajectories.grpo.groups import Contested, Member, Rules, contested, judged
 
-__all__ = ["METHODS", "advantages", "dr_grpo", "grpo", "rloo", "zero_variance"]
+__all__ = [
+    "METHODS",
+    "Contested",
+    "Member",
+    "Rules",
+    "advantages",
+    "branched",
+    "contested",
+    "copg",
+    "copg_loss",
+    "dr_grpo",
+    "grpo",
+    "judged",
+    "process_grpo",
+    "reinforce_pp",
+    "rloo",
+    "zero_variance",
+]
