@@ -33,6 +33,7 @@ class ToolErrorKind(str, Enum):
     REFUSED = "refused"  # understood and not allowed (write access, a second statement, a private address ...)
     LIMIT = "limit"  # a budget of the episode or of the tool is spent
     TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"  # a service outside did not answer usefully; the same call may succeed later
     FAILED = "failed"  # ran and failed for a reason the model can act on (no such column ...)
     DENIED = "denied"  # a person said no
     BUG = "bug"  # the tool itself is broken

@@ -13,8 +13,7 @@ import re
 import resource
 import time
 import urllib.parse
-import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ import msgspec
 from yarl import URL
 
 from agentenv.errors import ConfigError, PolicyError
+from agentenv.policy.sessions import Sessions
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class Client:
         self.patience = patience or Patience()
         self.concurrency = concurrency or _open_files()
         self._trust_env = trust_env
-        self._places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Place] = weakref.WeakKeyDictionary()
+        self._sessions = Sessions(self._session, self.concurrency)
 
     @property
     def shown_url(self) -> str:
@@ -164,7 +164,7 @@ class Client:
     async def _attempt(
         self, path: str, body: bytes, read: Callable[[aiohttp.ClientResponse], Awaitable[T]], ends: float
     ) -> T:
-        place = await self._place()
+        place = await self._sessions.here()
         async with place.slots:  # outside the timeout: waiting for a turn is not the server's fault
             limit = min(self.patience.timeout, max(0.0, ends - time.monotonic()))
             sending: dict[str, Any] = {"data": body, "headers": self._headers(), "allow_redirects": False}
@@ -184,12 +184,12 @@ class Client:
         text = self.clean(said(await read_body(answer)))
         error = HTTPError(f"{self.shown_url} answered {answer.status}: {text}", answer.status, text)
         if answer.status in RETRIED and "insufficient_quota" not in text:
-            raise TransientError(f"status {answer.status}: {text}", _retry_after(answer), error)
+            raise TransientError(f"status {answer.status}: {text}", retry_after(answer.headers), error)
         raise error
 
     async def get(self, path: str, seconds: float = 5.0) -> Any:
         """The decoded JSON at `path`, or None where it cannot be had. Tried once; for hints in error messages."""
-        place = await self._place()
+        place = await self._sessions.here()
         try:
             async with asyncio.timeout(seconds), place.session.get(self._url(path), headers=self._headers()) as answer:
                 return msgspec.json.decode(await read_body(answer)) if answer.status == 200 else None
@@ -221,18 +221,6 @@ class Client:
     def _url(self, path: str) -> URL:
         return (self._base / path).with_query(self._base.query)
 
-    async def _place(self) -> _Place:
-        loop = asyncio.get_running_loop()
-        place = self._places.get(loop)
-        if place is None or place.session.closed:
-            for ended in [known for known in self._places if known.is_closed() and self._places[known].session.closed]:
-                self._places.pop(ended, None)
-            session = self._session()
-            place = _Place(session, asyncio.Semaphore(self.concurrency), _until_the_loop_ends(session))
-            await anext(place.keeper)
-            self._places[loop] = place
-        return place
-
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=300),
@@ -243,28 +231,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections of this event loop, and of those that are closed already."""
-        here = asyncio.get_running_loop()
-        for loop, place in list(self._places.items()):
-            if loop is here or loop.is_closed():
-                await place.keeper.aclose()
-                del self._places[loop]
-
-
-@dataclass(frozen=True)
-class _Place:
-    session: aiohttp.ClientSession
-    slots: asyncio.Semaphore
-    keeper: AsyncGenerator[None]
-
-
-async def _until_the_loop_ends(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
-    """Closes the session when it is closed itself: by the client, or by `asyncio.run` at the end of its loop, where
-    the session lives and whence nobody could close it later.
-    """
-    try:
-        yield
-    finally:
-        await session.close()
+        await self._sessions.close()
 
 
 async def read_body(answer: aiohttp.ClientResponse) -> bytes:
@@ -315,9 +282,9 @@ def said(body: bytes) -> str:
     return found if isinstance(found, str) else text
 
 
-def _retry_after(answer: aiohttp.ClientResponse) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the server asks to wait: a number, or a date (RFC 9110, 10.2.3)."""
-    text = answer.headers.get("Retry-After", "").strip()
+    text = headers.get("Retry-After", "").strip()
     try:
         return max(0.0, float(text))
     except ValueError:

@@ -284,9 +284,9 @@ async def test_sessions_of_closed_loops_are_given_back(unused_tcp_port: int) -> 
             asyncio.run(policy.act(seen()))
 
     await asyncio.to_thread(elsewhere)
-    assert len(policy.client._places) == 1
+    assert len(policy.client._sessions._places) == 1
     await policy.close()
-    assert len(policy.client._places) == 0
+    assert len(policy.client._sessions._places) == 0
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -300,7 +300,7 @@ def test_a_rollout_leaves_no_session_open(closed: bool, unused_tcp_port: int) ->
             rollout(sums(), policy, tasks=[sum_task(0)], attempts=1)
             if closed:
                 asyncio.run(policy.close())
-        places = list(cast("OpenAIPolicy", policy).client._places.values())
+        places = list(cast("OpenAIPolicy", policy).client._sessions._places.values())
         assert len(places) == (0 if closed else 1)
         assert all(place.session.closed for place in places)
         del places, policy
