@@ -1,4 +1,4 @@
-"""HTTP sessions that live as long as their event loop: `asyncio.run` may be called many times and closes none itself."""
+"""HTTP sessions that live as long as their event loop, as `asyncio.run` may be called often and closes none itself."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 """Gives the addresses of a host name, for a port; raises OSError where there is none."""
 
 # Python's `is_global` calls many of these public: multicast, 6to4 relays, IPv4-compatible, NAT64, site-local.
-_NEVER = tuple(
-    ipaddress.ip_network(block)
-    for block in (
-        "0.0.0.0/8 100.64.0.0/10 169.254.0.0/16 192.0.0.0/24 192.88.99.0/24 198.18.0.0/15 224.0.0.0/4 240.0.0.0/4 "
-        "::/96 64:ff9b:1::/48 100::/64 2001:2::/48 2001:db8::/32 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8"
-    ).split()
-)
+_BLOCKS = (
+    "0.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24",
+    "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "::/96", "64:ff9b:1::/48",
+    "100::/64", "2001:2::/48", "2001:db8::/32", "3fff::/20", "5f00::/16",
+    "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+)  # fmt: skip
+_NEVER = tuple(ipaddress.ip_network(block) for block in _BLOCKS)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NUMBER = re.compile(r"(?i)[0-9]+|0x[0-9a-f]*")
 _LONGEST = 2048
