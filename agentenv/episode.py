@@ -35,6 +35,8 @@ from agentenv.types import (
     Tokens,
     ToolCall,
     ToolResult,
+    Video,
+    count_images,
 )
 
 
@@ -249,7 +251,7 @@ class Episode:
             shown.append(seen)
             changes.append((cut, made_harmless))
             if len(seen.parts) != 1 or seen.parts[0].__class__ is not Text:
-                self.used.images += sum(isinstance(part, Image) for part in seen.parts)
+                self.used.images += count_images(seen.parts)
             if result.stop and result.error_kind is None:
                 self.stop = StopReason.TOOL_STOP
                 self.answer = "".join(getattr(part, "text", "") for part in result.parts)
@@ -259,7 +261,7 @@ class Episode:
         """The results, those with more images than the episode may still see replaced by an error."""
         limits, kept, seen = self.rules.limits, [], self.used.images
         for result in results:
-            count = sum(isinstance(part, Image) for part in result.parts)
+            count = count_images(result.parts)
             if count and seen + count > (limits.images or 0):
                 call = ToolCall(result.call_id, result.name, "")
                 said = self._limit(call, f"{limits.images} images", StopReason.MAX_IMAGES, limits.on_images)
@@ -371,13 +373,14 @@ class Episode:
 
 
 def _with_handles(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """A prompt whose images without a handle are called image_1, image_2 ..., in order."""
+    """A prompt whose images and videos without a handle are called image_1, image_2 ..., video_1 ..., in order."""
     if all(part.__class__ is Text for part in parts):
         return parts
     named: list[Part] = []
     for part in parts:
-        if isinstance(part, Image) and not part.handle:
-            part = replace(part, handle=f"image_{1 + sum(isinstance(p, Image) for p in named)}")
+        if isinstance(part, (Image, Video)) and not part.handle:
+            kind = type(part)
+            part = replace(part, handle=f"{kind.__name__.lower()}_{1 + sum(isinstance(p, kind) for p in named)}")
         named.append(part)
     return tuple(named)
 

@@ -98,6 +98,8 @@ class Rules:
                 images += 1
                 if not part.handle:
                     part, same = replace(part, handle=f"observation_{images}"), False
+            else:
+                images += len(part.frames)
             parts.append(part)
         if same:
             return result, 0, 0

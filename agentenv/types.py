@@ -8,6 +8,7 @@ live in `media`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple, Union
 
@@ -35,7 +36,16 @@ class Image(Struct, frozen=True, gc=False, tag="image", omit_defaults=True):
 
 
 class Video(Struct, frozen=True, gc=False, tag="video", omit_defaults=True):
-    """A video or a clip by reference. Times in seconds from the start of the source; `frames` are hashes of images."""
+    """A video, or a clip of one, by reference.
+
+    `sha256`, `duration` (seconds) and `fps` (on average) are those of the file. What a policy sees of it are `frames`,
+    hashes of images of `width` x `height` pixels, each shown at one of `times`, in seconds from the file's first frame;
+    `start` and `end` are the window that they were chosen from. Without frames the part is the file alone, and width
+    and height are the file's.
+
+    `timestamps` says how a policy learns the times where it is shown the frames as images: "before" (see `stamp`),
+    "burnt" into them, or "none". `of` is the handle of the video from which a clip was made.
+    """
 
     sha256: str
     mime: str
@@ -48,6 +58,35 @@ class Video(Struct, frozen=True, gc=False, tag="video", omit_defaults=True):
     end: float | None = None
     times: tuple[float, ...] = ()
     frames: tuple[str, ...] = ()
+    frame_mime: str = "image/jpeg"
+    timestamps: str = "none"
+    of: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second of what is shown; 0 where that is less than two frames."""
+        span = self.times[-1] - self.times[0] if self.times else 0.0
+        return (len(self.times) - 1) / span if span > 0 else 0.0
+
+    def images(self) -> tuple[Image, ...]:
+        """The frames as images, without handles. `derived` holds `from`, `op` ("frame"), `time` and `of`."""
+        size, of = (self.width, self.height), self.of or self.handle
+        return tuple(
+            Image(frame, self.frame_mime, *size, derived={"from": self.sha256, "op": "frame", "time": time, "of": of})
+            for frame, time in zip(self.frames, self.times, strict=True)
+        )
+
+    def as_frames(self) -> tuple[Text | Image, ...]:
+        """The frames as separate images, each with its time before it where `timestamps` says so."""
+        if self.timestamps != "before":
+            return self.images()
+        pairs = zip(self.times, self.images(), strict=True)
+        return tuple(part for time, image in pairs for part in (Text(stamp(time)), image))
+
+
+def stamp(seconds: float) -> str:
+    """How a frame's time is written before it: the words of Qwen3-VL's processor."""
+    return f"<{seconds:.1f} seconds>"
 
 
 class Table(Struct, frozen=True, gc=False, tag="table", omit_defaults=True):
@@ -67,6 +106,11 @@ class Table(Struct, frozen=True, gc=False, tag="table", omit_defaults=True):
 
 Part = Union[Text, Image, Video, Table]
 _PARTS = frozenset({Text, Image, Video, Table})
+
+
+def count_images(parts: Iterable[Part]) -> int:
+    """How many images a policy is shown: each frame of a video is one."""
+    return sum(len(part.frames) if isinstance(part, Video) else isinstance(part, Image) for part in parts)
 
 
 class ToolCall(Struct, frozen=True, gc=False, omit_defaults=True):

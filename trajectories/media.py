@@ -1,27 +1,56 @@
 """The pictures of recorded episodes: into the run folder before the line that names them, and out of it again.
 
-A run folder holds them as `media/ab/<sha256>`, each content once; several processes may share it.
+A run folder holds them as `media/ab/<sha256>`, each content once; several processes may share it. Frames of videos are
+pictures like any other. The videos themselves, which may be large, stay where they are: a record names them by hash,
+and `save_videos` copies them on request.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agentenv.errors import DataError, StoreError
 from agentenv.media.store import MediaStore, media_store
 from agentenv.trajectory import Trajectory
-from agentenv.types import Image
+from agentenv.types import Image, Part, Video
 
 _LOG = logging.getLogger("agentenv")
 _CACHE_BYTES = 32 << 20
 
 
 def images(record: Trajectory) -> list[Image]:
-    """Every image of a record: of its nodes in order, then of its tool runs. The same content may come again."""
-    found = [part for node in record.nodes for part in node.message.parts if type(part) is Image]
-    return found + [part for run in record.tool_runs for part in run.parts if type(part) is Image]
+    """Every image of a record, frames of videos among them: of its nodes in order, then of its tool runs.
+
+    The same content may come again.
+    """
+    found: list[Image] = []
+    for part in _parts(record):
+        if type(part) is Image:
+            found.append(part)
+        elif type(part) is Video:
+            found += part.images()
+    return found
+
+
+def videos(record: Trajectory) -> list[str]:
+    """SHA-256 of the video files that a record names, each once: of its videos, its clips and its single frames."""
+    names = {}
+    for part in _parts(record):
+        if type(part) is Video:
+            names[part.sha256] = None
+        elif type(part) is Image and (part.derived or {}).get("op") in _FRAME_OPS:
+            names[str((part.derived or {}).get("from"))] = None
+    return list(names)
+
+
+def _parts(record: Trajectory) -> Iterator[Part]:
+    yield from (part for node in record.nodes for part in node.message.parts)
+    yield from (part for run in record.tool_runs for part in run.parts)
+
+
+_FRAME_OPS = ("frame", "frame_zoom")
 
 
 def save(record: Trajectory, folder: Path) -> list[Path]:
@@ -53,6 +82,26 @@ def save(record: Trajectory, folder: Path) -> list[Path]:
         _LOG.warning("episode %s is recorded without its pictures %s: they are nowhere to be found", record.id, lost)
     store.save([place.name for place in made], folder)
     return made
+
+
+def save_videos(records: Iterable[Trajectory], folder: Path) -> tuple[int, list[str]]:
+    """Put the video files that records name into the `media/` of a folder.
+
+    Args:
+        records: the episodes. Their videos are in the process's store, or there already.
+        folder: the run folder.
+
+    Returns:
+        How many were copied, and the SHA-256 of those that are nowhere to be found.
+
+    Raises:
+        StoreError: a file could not be written.
+    """
+    names = dict.fromkeys(name for record in records for name in videos(record))
+    new = [name for name in names if not file_of(folder, name).is_file()]
+    store = media_store()
+    held = [name for name in new if _holds(store, name)]
+    return store.save(held, folder, sync=True), [name for name in new if name not in held]
 
 
 def _holds(store: MediaStore, name: str) -> bool:
@@ -119,7 +168,8 @@ def check(records: Iterable[Trajectory], media: RunMedia) -> list[DataError]:
             try:
                 _read(media, image.sha256)
             except StoreError as error:
-                name = f"{image.handle} of episode {record.id}" if image.handle else f"a picture of episode {record.id}"
+                of = image.handle or ("a frame" if (image.derived or {}).get("op") == "frame" else "a picture")
+                name = f"{of} of episode {record.id}"
                 problems[image.sha256] = DataError(f"{name}: {error}")
             else:
                 sound.add(image.sha256)

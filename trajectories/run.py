@@ -83,8 +83,28 @@ class Run(Sequence[Trajectory]):
         return self._source.problems if isinstance(self._source, Store) else []
 
     def check_media(self) -> list[DataError]:
-        """Read every picture of the run: one entry for each that is missing, or is not what its name says."""
+        """Read every picture of the run, frames of videos too: one entry for each that is missing or not what its name
+        says. Video files are no part of a run folder and are not asked for (see `save_videos`).
+        """
         return media.check(iter(self), self.media)
+
+    def save_videos(self) -> list[str]:
+        """Copy the video files that the episodes name into the run folder, out of the process's media store.
+
+        A run folder holds the frames that policies saw, and names the files by hash; with the files it can be exported
+        as references to videos, in another process too. Call it in the process that played the episodes, or after
+        `put_video` of the same files.
+
+        Returns:
+            SHA-256 of the files that are nowhere to be found.
+
+        Raises:
+            UsageError: the run is in memory.
+            StoreError: a file cannot be written.
+        """
+        if self.path is None:
+            raise UsageError("the run is in memory: play it with out=FOLDER, or load it from its folder")
+        return media.save_videos(iter(self), self.path)[1]
 
     @cached_property
     def columns(self) -> Columns:

@@ -170,7 +170,7 @@ class EpisodeMedia:
         if not isinstance(part, (Image, Video)):
             return part
         known = self._by_handle.get(part.handle)
-        if known is not None and known.sha256 == part.sha256:
+        if known is not None and _same(known, part):
             return part
         final: Media = self._number(part)
         if part.handle:
@@ -200,9 +200,14 @@ class EpisodeMedia:
                 if match is None or not isinstance(part, (Image, Video)):
                     continue
                 known = self._by_handle.setdefault(part.handle, part)
-                if known.sha256 != part.sha256:
+                if not _same(known, part):
                     raise UsageError(f"the record gives {part.handle} to two different contents")
                 self._observed = max(self._observed, int(match[1]))
 
     def __repr__(self) -> str:
         return f"<EpisodeMedia {', '.join(self.handles) or 'empty'}>"
+
+
+def _same(one: Media, other: Media) -> bool:
+    """Whether two parts show the same: two clips of one video do not."""
+    return (one.sha256, getattr(one, "frames", ())) == (other.sha256, getattr(other, "frames", ()))

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import Field
 
 from agentenv.errors import ConfigError, DataError, ToolError, ToolErrorKind, UsageError
-from agentenv.media import EpisodeMedia
+from agentenv.media import EpisodeMedia, MediaStore
 from agentenv.tool import Tool
 from agentenv.tools.image.boxes import Output
 from agentenv.tools.image.resize import SmartResize
@@ -65,6 +66,8 @@ class ClipSettings(Struct, frozen=True, forbid_unknown_fields=True):
         text: what is said beside the frames, with {source}, {count}, {start}, {end}, {duration}; "" for nothing.
         frames_first: the frames stand before the text, or after it.
         handles: frames get names, by which image tools take them.
+        result: the clip is "frames", an image each, or one "video": a `Video` with those frames and one handle, which
+            policies and exports show either way.
     """
 
     sampling: Sampling = Sampling()
@@ -74,6 +77,7 @@ class ClipSettings(Struct, frozen=True, forbid_unknown_fields=True):
     text: str = "{source}: {count} frames from {start} to {end} seconds."
     frames_first: bool = True
     handles: bool = True
+    result: Literal["frames", "video"] = "frames"
 
     def __post_init__(self) -> None:
         try:
@@ -183,7 +187,7 @@ def video_info_tool(*, name: str = "video_info", pool: DecodePool | None = None,
 
     def run(media: EpisodeMedia) -> str:
         reader = VideoReader(media.store, media.cache, pool)
-        videos = [part for part in map(media.find, media.handles) if isinstance(part, Video)]
+        videos = [part for part in map(media.find, media.handles) if isinstance(part, Video) and not part.of]
         return "\n".join(_line(video, reader) for video in videos) or "There are no videos."
 
     return _tool(run, name, _INFO, {}, (), timeout)
@@ -275,22 +279,27 @@ def _shown(
     start: float,
     end: float,
 ) -> list[Part]:
-    output = kept.budget.output
-    size = kept.budget.size(info.width, info.height, len(times))
-    shape = Shape(*size, output.format, output.quality, kept.timestamps == "burnt")
-    frames = _read(lambda: reader.frames(video.sha256, times, shape))
-    if kept.sampling.rule == "time":
-        frames = _distinct(frames, kept.sampling.even)
-    parts: list[Part] = []
-    for frame in frames:
-        if kept.timestamps == "before":
-            parts.append(Text(f"<{frame.seconds:.1f} seconds>"))
-        parts.append(_image(media, video, frame, output.format, kept.handles))
+    frames = _read(lambda: _chosen(reader, video, info, times, kept))
+    clip = _clip(media.store, video, frames, kept, (start, end))
+    parts: list[Part] = [media.add(clip)] if kept.result == "video" else [*clip.as_frames()]
+    if kept.handles and kept.result == "frames":
+        parts = [media.add(part) if isinstance(part, Image) else part for part in parts]
     if not kept.text:
         return parts
     numbers = {"start": f"{start:g}", "end": f"{end:g}", "duration": f"{info.duration:g}"}
-    said = Text(kept.text.format(source=video.handle, count=len(frames), **numbers))
+    said = Text(kept.text.format(source=clip.of, count=len(frames), **numbers))
     return [*parts, said] if kept.frames_first else [said, *parts]
+
+
+def _chosen(
+    reader: VideoReader, video: Video, info: VideoInfo, times: Sequence[float], kept: ClipSettings
+) -> list[Frame]:
+    """The frames at some times, each of the size that the budget leaves it."""
+    output = kept.budget.output
+    size = kept.budget.size(info.width, info.height, len(times))
+    shape = Shape(*size, output.format, output.quality, kept.timestamps == "burnt")
+    frames = reader.frames(video.sha256, times, shape)
+    return _distinct(frames, kept.sampling.even) if kept.sampling.rule == "time" else frames
 
 
 def _distinct(frames: list[Frame], even: bool) -> list[Frame]:
@@ -301,11 +310,22 @@ def _distinct(frames: list[Frame], even: bool) -> list[Frame]:
     return found[:-1] if len(found) > 1 else found * 2
 
 
-def _image(media: EpisodeMedia, video: Video, frame: Frame, format: str, handles: bool) -> Image:
-    sha256 = media.store.put_bytes(frame.data)
-    derived = {"from": video.sha256, "op": "frame", "time": frame.seconds, "of": video.handle}
-    image = Image(sha256, f"image/{format.lower()}", frame.width, frame.height, derived=derived)
-    return media.add(image) if handles else image
+def _clip(
+    store: MediaStore, video: Video, frames: Sequence[Frame], kept: ClipSettings, window: tuple[float, float]
+) -> Video:
+    return replace(
+        video,
+        width=frames[0].width,
+        height=frames[0].height,
+        handle="",
+        start=window[0],
+        end=window[1],
+        times=tuple(frame.seconds for frame in frames),
+        frames=tuple(store.put_bytes(frame.data) for frame in frames),
+        frame_mime=f"image/{kept.budget.output.format.lower()}",
+        timestamps=kept.timestamps,
+        of=video.of or video.handle,
+    )
 
 
 def _read(work: Callable[[], Any]) -> Any:
