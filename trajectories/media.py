@@ -36,7 +36,7 @@ def images(record: Trajectory) -> list[Image]:
 
 def videos(record: Trajectory) -> list[str]:
     """SHA-256 of the video files that a record names, each once: of its videos, its clips and its single frames."""
-    names = {}
+    names: dict[str, None] = {}
     for part in _parts(record):
         if type(part) is Video:
             names[part.sha256] = None
