@@ -74,6 +74,8 @@ class ToolRun(Struct, frozen=True, gc=False, omit_defaults=True):
     bug: str | None = None
     cut: int = 0  # characters that the observation budget removed
     neutralised: int = 0  # control strings in outside text that were made harmless
+    usage: Usage | None = None  # tokens of models that the tool asked; their cost is part of `cost`
+    data: dict[str, Any] | None = None  # what the tool says for the record and the policy never saw
 
 
 class Score(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -316,4 +318,6 @@ def tool_run(result: ToolResult, call_node: int, node: int, shown: bool, cut: in
         result.bug,
         cut,
         neutralised,
+        result.usage,
+        result.data,
     )

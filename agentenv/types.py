@@ -165,7 +165,11 @@ class ToolSpec(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class ToolResult(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one call came to: parts for the model, or an error text for the model with its kind."""
+    """What one call came to: parts for the model, or an error text for the model with its kind.
+
+    `usage` are the tokens of models that the tool asked itself; what they cost is part of `cost`. `data` is what the
+    tool has to say for the record (JSON values only): the policy never sees it.
+    """
 
     call_id: str
     name: str
@@ -176,6 +180,8 @@ class ToolResult(Struct, frozen=True, gc=False, omit_defaults=True):
     cache: str = ""
     bug: str | None = None  # the traceback of a broken tool: for the record, never for the model
     stop: bool = False  # the tool ends the episode
+    usage: Usage | None = None
+    data: dict[str, Any] | None = None
 
 
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):

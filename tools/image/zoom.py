@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Struct
@@ -18,6 +18,8 @@ from agentenv.tools.image.frames import Frame
 from agentenv.tools.image.render import Renderer
 from agentenv.tools.image.view import View, view_of
 from agentenv.types import Image, Part, Text
+
+_MEDIA: Mapping[str, Any] = {"media": Bound[EpisodeMedia]}
 
 Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=4, max_length=4)]
 
@@ -207,23 +209,32 @@ def _tool(
     description: str,
     arguments: dict[str, tuple[Any, Any, str]],
     settings: Sequence[Any],
-    timeout: float,
+    timeout: float | None,
+    *,
+    bound: Mapping[str, Any] = _MEDIA,
+    deterministic: bool = True,
+    **options: Any,
 ) -> Tool:
-    """A tool whose signature is data: names, types, defaults and descriptions of its arguments."""
-    kinds = (inspect.Parameter.KEYWORD_ONLY,) * len(arguments)
+    """A tool whose signature is data: names, types, defaults and descriptions of its arguments.
+
+    `bound` are the parameters that the environment fills in, with their annotations; `options` are those of `Tool`.
+    """
+    hints = {**{key: hint for key, (hint, _, _) in arguments.items()}, **bound}
+    empty = inspect.Parameter.empty
+    defaults = {key: empty if default is ... else default for key, (_, default, _) in arguments.items()}
     parameters = [
-        inspect.Parameter(key, kind, default=inspect.Parameter.empty if default is ... else default, annotation=hint)
-        for kind, (key, (hint, default, _)) in zip(kinds, arguments.items(), strict=True)
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(key, empty), annotation=hint)
+        for key, hint in hints.items()
     ]
-    bound = inspect.Parameter("media", inspect.Parameter.KEYWORD_ONLY, annotation=Bound[EpisodeMedia])
-    run.__signature__ = inspect.Signature([*parameters, bound])  # type: ignore[attr-defined]  # functions have it
-    run.__annotations__ = {key: hint for key, (hint, _, _) in arguments.items()} | {"media": Bound[EpisodeMedia]}
-    lines = "\n".join(f"    {key}: {doc}." for key, (_, _, doc) in arguments.items())
-    run.__doc__ = f"{description}\n\nArgs:\n{lines}\n    media: bound by the environment.\n"
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions have it
+    run.__annotations__ = hints
+    docs = {key: doc for key, (_, _, doc) in arguments.items()} | dict.fromkeys(bound, "bound by the environment")
+    lines = "\n".join(f"    {key}: {doc}." for key, doc in docs.items())
+    run.__doc__ = f"{description}\n\nArgs:\n{lines}\n"
     run.__name__ = run.__qualname__ = name
     # Settings that the schema does not show still decide what a call gives, so they are part of the version.
     version = f"1+{canonical_hash(list(settings))[:12]}"
-    return Tool(run, name=name, timeout=timeout, deterministic=True, version=version)
+    return Tool(run, name=name, timeout=timeout, deterministic=deterministic, version=version, **options)
 
 
 _ZOOM = "Zoom into a region of an image: it is cut out of the original at full resolution and shown to you."

@@ -1,0 +1,46 @@
+"""Search tools: by text and by picture, over a corpus on disk or a live engine, through a pipeline of plain stages.
+
+    corpus = open_corpus("docs.jsonl", columns={"text": "body"})
+    tool = web_search_tool(corpus, format="search-r1", k=3)
+
+A `Retriever` finds documents (`Hit`); the `Pipeline` reorders, cuts, sums up and writes them. Corpora are indexed once
+into a cache folder and are shared by processes; tantivy and the models behind pictures are imported when they are used.
+"""
+
+from __future__ import annotations
+
+from agentenv.tools.search.formats import FORMATS, make_formatter, picture
+from agentenv.tools.search.image_tool import image_search_tool
+from agentenv.tools.search.pipeline import Budget, Pipeline, hits_of
+from agentenv.tools.search.text_tool import web_search_tool
+from agentenv.tools.search.types import (
+    Formatter,
+    Grounder,
+    Hit,
+    ImageRetriever,
+    Reranker,
+    Results,
+    Retriever,
+    Summariser,
+    Summary,
+)
+
+__all__ = [
+    "FORMATS",
+    "Budget",
+    "Formatter",
+    "Grounder",
+    "Hit",
+    "ImageRetriever",
+    "Pipeline",
+    "Reranker",
+    "Results",
+    "Retriever",
+    "Summariser",
+    "Summary",
+    "hits_of",
+    "image_search_tool",
+    "make_formatter",
+    "picture",
+    "web_search_tool",
+]
