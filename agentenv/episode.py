@@ -304,6 +304,8 @@ class Episode:
             self._spent(StopReason.MAX_TOKENS, limits.on_tokens)
         if limits.turns is not None and used.turns >= limits.turns and self.forced is None:
             self._spent(StopReason.MAX_TURNS, limits.on_turns)
+        if limits.on_calls == "spent" and limits.calls is not None and used.calls >= limits.calls:
+            self._spent(StopReason.MAX_CALLS, "stop")
         if self.stop is not None:
             return
         if self.forced is not None:

@@ -42,7 +42,8 @@ class Limits(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_f
         hint_turns: in the last so many turns the policy is told how many are left.
         extra_calls: of the calls above `calls_per_turn`: keep the "first" ones, the "last" ones, or answer the rest
             with an "error".
-        on_turns, on_calls, on_calls_per_tool, on_images, on_tokens, on_seconds: see `AtLimit`.
+        on_turns, on_calls, on_calls_per_tool, on_images, on_tokens, on_seconds: see `AtLimit`. With "spent" for calls
+            the episode ends with the call that spends the budget, so without a turn to answer.
         no_call: a turn with neither call nor answer is the "answer", gets another try ("retry"), or is a "stop".
     """
 
@@ -58,7 +59,7 @@ class Limits(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_f
     hint_turns: _Natural = 0
     extra_calls: Literal["first", "last", "error"] = "error"
     on_turns: Literal["stop", "force", "mask"] = "stop"
-    on_calls: AtLimit = "error"
+    on_calls: AtLimit | Literal["spent"] = "error"
     on_calls_per_tool: AtLimit = "error"
     on_images: AtLimit = "error"
     on_tokens: Literal["stop", "force", "mask"] = "stop"

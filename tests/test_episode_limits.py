@@ -270,6 +270,15 @@ def test_calls_above_the_budget_can_end_it(rule: Any, masked: bool) -> None:
     assert ended(steps(world(calls=1, on_calls=rule), ADD, answer("3"))[-1]) == StopReason.ANSWER
 
 
+@pytest.mark.parametrize(("count", "ran"), [(2, [None, None]), (3, [None, None, "limit"])])
+def test_the_call_that_spends_the_budget_can_end_it_without_an_answer(count: int, ran: list[str | None]) -> None:
+    env = world(calls=2, on_calls="spent")
+    final = last(env, ADD * count)
+    assert (ended(final), kinds(env)) == (StopReason.MAX_CALLS, ran)
+    assert not outcome(env).masked
+    assert ended(steps(world(calls=2, on_calls="spent"), ADD, answer("3"))[-1]) == StopReason.ANSWER
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_calls_above_the_budget_can_force_an_answer_however_many_they_are(count: int) -> None:
     env = world(calls=1, on_calls="force")

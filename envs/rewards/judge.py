@@ -30,6 +30,7 @@ logger = logging.getLogger("agentenv")
 Rule = Callable[["str | None", Any, Mapping[str, Any]], float]
 JudgeModel = Policy | str | Mapping[str, Any] | None
 AnswerOf = Callable[[Trajectory], "str | None"]
+Example = tuple[str, str, str, float]
 
 SYSTEM = "You compare answers. You judge only whether two answers to a question mean the same, never who wrote them."
 
@@ -53,7 +54,7 @@ Candidate (between the lines):
 -----
 End with one line, "Verdict: 1" where the candidate matches and "Verdict: 0" where it does not."""
 
-EXAMPLES: tuple[tuple[str, str, str, int], ...] = (
+EXAMPLES: tuple[Example, ...] = (
     ("What is written on the kiosk's awning?", "FRESH JUICE", "It says \u201cFresh juice\u201d.", 1),
     ("Which colour is the cyclist's helmet?", "dark blue", "The helmet is green.", 0),
     ("How many boats are moored at the pier?", "7", "seven", 1),
@@ -157,6 +158,7 @@ class Judge:
         system: its system prompt.
         instructions: what it is asked, with {examples}, {question}, {reference} and {answer}.
         examples: question, reference, candidate and verdict of each example.
+        read: finds the verdict in a reply: 0..1, or None where it holds none.
         rule: where given, asked first; the model is asked only if the rule does not give 1.0.
         attempts: how often it is asked until its reply holds a verdict.
         most: an answer of so many characters or more scores 0 without being judged.
@@ -174,7 +176,8 @@ class Judge:
         *,
         system: str = SYSTEM,
         instructions: str = INSTRUCTIONS,
-        examples: Sequence[tuple[str, str, str, int]] = EXAMPLES,
+        examples: Sequence[Example] = EXAMPLES,
+        read: Callable[[str], float | None] = verdict,
         rule: Rule | None = None,
         attempts: int = 2,
         most: int = TOO_LONG,
@@ -188,7 +191,7 @@ class Judge:
         self.policy, self.system, self.rule = policy, system, rule
         self.instructions = instructions
         self.examples = "\n\n".join(_example(*one) for one in examples)
-        self.attempts, self.most, self.seed = attempts, most, seed
+        self.read, self.attempts, self.most, self.seed = read, attempts, most, seed
         self.answer_of = answer_of or _answer_of
         self.asked = 0
         self._cache_size = cache_size
@@ -242,7 +245,7 @@ class Judge:
             except InfrastructureError as error:
                 logger.warning("the judge did not answer: %s", error)
                 return None
-            said = verdict(reply.text)
+            said = self.read(reply.text)
             if said is not None and reply.finish_reason != "length":
                 return said
         return None
@@ -296,5 +299,5 @@ def _question(task: Task, trajectory: Trajectory) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text)).strip()
 
 
-def _example(question: str, reference: str, answer: str, right: int) -> str:
-    return f"Question: {question}\nReference: {reference}\nCandidate: {answer}\nVerdict: {right}"
+def _example(question: str, reference: str, answer: str, right: float) -> str:
+    return f"Question: {question}\nReference: {reference}\nCandidate: {answer}\nVerdict: {right:g}"

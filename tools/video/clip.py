@@ -63,7 +63,8 @@ class ClipSettings(Struct, frozen=True, forbid_unknown_fields=True):
         budget: how large they are.
         timestamps: how the model learns their times.
         naming: the names of the arguments.
-        text: what is said beside the frames, with {source}, {count}, {start}, {end}, {duration}; "" for nothing.
+        text: what is said beside the frames, with {source}, {count}, {start}, {end}, {duration} and the {width} and
+            {height} of a frame; "" for nothing.
         frames_first: the frames stand before the text, or after it.
         handles: frames get names, by which image tools take them.
         result: the clip is "frames", an image each, or one "video": a `Video` with those frames and one handle, which
@@ -87,7 +88,7 @@ class ClipSettings(Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"the text {self.text!r} may hold {names} ({type(error).__name__}: {error})") from None
 
 
-_FIELDS = ("source", "count", "start", "end", "duration")
+_FIELDS = ("source", "count", "start", "end", "duration", "width", "height")
 
 LONGVT = ClipSettings(
     Sampling("qwen", 1.0, 1, 128, outside="error"),
@@ -168,8 +169,9 @@ def video_frames_tool(
         reader = VideoReader(media.store, media.cache, pool)
         info = _read(lambda: reader.info(video.sha256))
         times = [float(time) for time in given[names.times]]
-        wrong = [time for time in times if not 0 <= time <= info.duration]
-        if wrong and kept.sampling.outside == "error":
+        rule = kept.sampling.outside
+        wrong = [time for time in times if (time < 0 and rule != "clamp") or (time > info.duration and rule == "error")]
+        if wrong:
             text = f"{wrong[0]:g} s is outside of the video, which lasts from 0 to {info.duration:g} s."
             raise ToolError(text, ToolErrorKind.INVALID_ARGUMENTS)
         times = [min(max(time, 0.0), info.duration) for time in times]
@@ -287,6 +289,7 @@ def _shown(
     if not kept.text:
         return parts
     numbers = {"start": f"{start:g}", "end": f"{end:g}", "duration": f"{info.duration:g}"}
+    numbers |= {"width": f"{size[0]}", "height": f"{size[1]}"}
     said = Text(kept.text.format(source=clip.of, count=len(frames), **numbers))
     return [*parts, said] if kept.frames_first else [said, *parts]
 
@@ -338,6 +341,7 @@ def _read(work: Callable[[], Any]) -> Any:
 _RULES = {
     "clamp": "times outside of the video are moved to its start or end",
     "error": "times outside of the video are refused",
+    "clamp_end": "a time after the end of the video is moved to its end",
 }
 _CLIP = "Look at a part of a video more closely: frames of the window between two times are shown to you."
 _FRAMES = "Look at a video at given times: the frame that is shown at each of them."

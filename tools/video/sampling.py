@@ -25,7 +25,8 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
         min_frames: least number, where the rate would give fewer.
         max_frames: greatest number, above which they are spread over the window.
         even: make their number even (the "qwen" rule always does).
-        outside: times before the start or after the end of the video: "clamp" them, or "error".
+        outside: times before the start or after the end of the video: "clamp" them, or "error"; "clamp_end" clamps
+            those after the end only.
     """
 
     rule: Literal["time", "qwen"] = "time"
@@ -33,7 +34,7 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
     min_frames: int = 1
     max_frames: int = 32
     even: bool = False
-    outside: Literal["clamp", "error"] = "clamp"
+    outside: Literal["clamp", "error", "clamp_end"] = "clamp"
 
     def __post_init__(self) -> None:
         if not 0 < self.fps <= 1000 or not 1 <= self.min_frames <= self.max_frames <= 1024:
@@ -51,7 +52,7 @@ class Sampling(Struct, frozen=True, forbid_unknown_fields=True):
             raise _invalid(f"The window is empty: its end, {end:g} s, is not after its start, {start:g} s.")
         if start >= duration > 0:
             raise _invalid(f"The window starts at {start:g} s, but the video ends at {duration:g} s.")
-        if self.outside == "error" and (start < 0 or end > duration):
+        if (self.outside != "clamp" and start < 0) or (self.outside == "error" and end > duration):
             raise _invalid(f"The window {start:g} to {end:g} s leaves the video, which lasts from 0 to {duration:g} s.")
         start, end = max(0.0, start), min(end, duration) if duration > 0 else end
         if end <= start:

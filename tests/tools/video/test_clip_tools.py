@@ -198,6 +198,10 @@ def test_frames_at_times(pool: DecodePool) -> None:
     strict = video_frames_tool(ClipSettings(Sampling(outside="error")), pool=pool)
     with pytest.raises(ToolError, match="99 s is outside"):
         call(strict, media, video="video_1", times=[1, 99])
+    demo = video_frames_tool(ClipSettings(Sampling(outside="clamp_end")), pool=pool)
+    assert numbers(media, call(demo, media, video="video_1", times=[99])) == [249]
+    with pytest.raises(ToolError, match="-1 s is outside"):
+        call(demo, media, video="video_1", times=[-1])
     for times in ([], [0.0] * 33, [float("inf")]):
         with pytest.raises(ToolError):
             call(tool, media, video="video_1", times=times)

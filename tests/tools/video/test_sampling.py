@@ -61,6 +61,10 @@ def test_windows_are_clamped_or_refused() -> None:
     ):
         with pytest.raises(ToolError, match=words):
             strict.window(start, end, 29.97)
+    demo = Sampling(outside="clamp_end")
+    assert demo.window(2, 30, 29.97) == (2, 29.97)
+    with pytest.raises(ToolError, match="leaves"):
+        demo.window(-1, 2, 29.97)
     with pytest.raises(ToolError, match="before the start"):
         clamp.window(-3, -1, 10)
 
