@@ -15,7 +15,7 @@ from agentenv.envs.rewards.answers import within_length
 from agentenv.errors import UnknownNameError
 from agentenv.reward import EpisodeReward
 from agentenv.trajectory import ToolRun, Trajectory
-from agentenv.types import Image, Task, ToolCall
+from agentenv.types import Image, Task, ToolCall, Video
 
 Window = tuple[float, float]
 Windows = Iterable[Sequence[float]]
@@ -184,9 +184,11 @@ def moments(trajectory: Trajectory) -> list[float]:
     found = []
     for run in trajectory.tool_runs:
         if run.error_kind is None and not trajectory.nodes[run.node].rolled_back:
-            parts = run.parts or trajectory.nodes[run.node].message.parts
-            of = (part.derived or {} for part in parts if isinstance(part, Image))
-            found += [float(derived["time"]) for derived in of if derived.get("op") in _FRAMES]
+            for part in run.parts or trajectory.nodes[run.node].message.parts:
+                if isinstance(part, Video):
+                    found += part.times
+                elif isinstance(part, Image) and (part.derived or {}).get("op") in _FRAMES:
+                    found.append(float((part.derived or {})["time"]))
     return found
 
 

@@ -289,7 +289,7 @@ def _shown(
     if not kept.text:
         return parts
     numbers = {"start": f"{start:g}", "end": f"{end:g}", "duration": f"{info.duration:g}"}
-    numbers |= {"width": f"{size[0]}", "height": f"{size[1]}"}
+    numbers |= {"width": str(clip.width), "height": str(clip.height)}
     said = Text(kept.text.format(source=clip.of, count=len(frames), **numbers))
     return [*parts, said] if kept.frames_first else [said, *parts]
 

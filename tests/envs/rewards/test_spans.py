@@ -29,7 +29,7 @@ from agentenv.spec import Limits
 from agentenv.task import TaskSet
 from agentenv.tool import tool
 from agentenv.trajectory import Trajectory
-from agentenv.types import Image, Task, Text
+from agentenv.types import Image, Task, Text, Video
 from tests.envs.rewards.episodes import said
 from tests.playing import call
 
@@ -117,6 +117,12 @@ def clip(start: float, end: float, video: str = "video_1") -> list[Image | Text]
 
 
 @tool(inline=True)
+def whole() -> Video:
+    """Show a clip as one part."""
+    return Video("3" * 64, "video/mp4", 8, 8, 100.0, 25.0, start=2.0, end=8.0, times=(3.0, 6.0), frames=("1" * 64,) * 2)
+
+
+@tool(inline=True)
 def look(time: float) -> Image:
     """Show a picture that is no frame.
 
@@ -131,7 +137,7 @@ def asked(*spans: list[float]) -> Task:
 
 
 def played(task: Task, *turns: str, **options: Any) -> Trajectory:
-    env = Env(id="clips", tasks=TaskSet.of([task]), tools=(clip, look), **options)
+    env = Env(id="clips", tasks=TaskSet.of([task]), tools=(clip, look, whole), **options)
     env.reset(seed=0)
     for turn in turns:
         env.step(turn)
@@ -143,13 +149,21 @@ def show(start: Any, end: Any) -> str:
 
 
 def test_windows_are_read_from_the_calls_that_worked() -> None:
-    turns = (show(10, 20), show(90, 120), show("30", "40.5"), call("look", time=3), show(50, 40), show("x", 2))
+    turns = (
+        show(10, 20),
+        show(90, 120),
+        show("30", "40.5"),
+        call("look", time=3),
+        call("whole"),
+        show(50, 40),
+        show("x", 2),
+    )
     record = played(asked([10, 20]), *turns, said("12 to 15"))
     assert windows_of(record) == [(10.0, 20.0), (30.0, 40.5)]
     assert windows_of(record, failed=True) == [(10.0, 20.0), (90.0, 120.0), (30.0, 40.5)]
     assert windows_of(record, tools=("look",)) == windows_of(record, start="from") == []
     assert arguments(record, record.tool_runs[3]) == {"time": 3}
-    assert moments(record) == [15.0, 35.25, 45.0]
+    assert moments(record) == [15.0, 35.25, 3.0, 6.0, 45.0]
 
 
 def test_a_call_in_the_answer_or_in_a_result_is_no_look() -> None:
