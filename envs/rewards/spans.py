@@ -181,7 +181,7 @@ def _against_spans(measure: Callable[[Windows, Windows], float], which: str, whe
 
 def moments(trajectory: Trajectory) -> list[float]:
     """The times of all frames that tools showed to the policy, in seconds, in order."""
-    found = []
+    found: list[float] = []
     for run in trajectory.tool_runs:
         if run.error_kind is None and not trajectory.nodes[run.node].rolled_back:
             for part in run.parts or trajectory.nodes[run.node].message.parts:
