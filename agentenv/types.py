@@ -8,6 +8,7 @@ live in `media`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import Enum
 from typing import Any, NamedTuple, Union
@@ -84,9 +85,21 @@ class Video(Struct, frozen=True, gc=False, tag="video", omit_defaults=True):
         return tuple(part for time, image in pairs for part in (Text(stamp(time)), image))
 
 
-def stamp(seconds: float) -> str:
-    """How a frame's time is written before it: the words of Qwen3-VL's processor."""
-    return f"<{seconds:.1f} seconds>"
+def stamp(seconds: float, last: float | None = None) -> str:
+    """How the time of a frame is written before it, in the words of Qwen3-VL's processor, or a window before a video.
+
+    >>> stamp(12), stamp(2.04, 5)
+    ('<12.0 seconds>', '<2.0 to 5.0 seconds>')
+    """
+    return f"<{seconds:.1f} seconds>" if last is None else f"<{seconds:.1f} to {last:.1f} seconds>"
+
+
+def is_stamp(text: str) -> bool:
+    """Whether a text is a time that `stamp` wrote; it belongs to the picture behind it."""
+    return _STAMP.fullmatch(text) is not None
+
+
+_STAMP = re.compile(r"<\d+\.\d (?:to \d+\.\d )?seconds>")
 
 
 class Table(Struct, frozen=True, gc=False, tag="table", omit_defaults=True):

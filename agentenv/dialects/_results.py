@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agentenv.errors import ConfigError
-from agentenv.types import Message, Part, Table, Text, ToolResult
+from agentenv.types import Message, Part, Table, Text, ToolResult, is_stamp
 
 
 class Frame(NamedTuple):
@@ -68,10 +68,13 @@ def framed(results: Sequence[tuple[Part, ...]], frames: Sequence[Frame], media: 
 
 
 def _placed(parts: tuple[Part, ...], media: str) -> list[Part | str]:
-    """The parts with tables as text and media where they belong. Two texts in a row stand a line apart."""
+    """The parts with tables as text and media where they belong, the times of frames with them.
+
+    Two texts in a row stand a line apart.
+    """
     if media != "inline":
-        seen = [part for part in parts if not isinstance(part, (Text, Table))]
-        said = [part for part in parts if isinstance(part, (Text, Table))]
+        said = [part for part in parts if isinstance(part, (Text, Table)) and not is_stamp(part.text)]
+        seen = [part for part in parts if not isinstance(part, (Text, Table)) or is_stamp(part.text)]
         parts = (*seen, *said) if media == "before" else (*said, *seen)
     placed: list[Part | str] = []
     for part in parts:

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import aiohttp
 import msgspec
@@ -15,9 +15,9 @@ import msgspec
 from agentenv.errors import ConfigError, PolicyError, did_you_mean
 from agentenv.policy.base import Policy
 from agentenv.policy.http import Client, HTTPError, Patience, TransientError, decoded, read_body, said
-from agentenv.policy.options import check_flags, check_number
+from agentenv.policy.options import check_choice, check_flags, check_number
 from agentenv.policy.stream import read_stream
-from agentenv.policy.wire import Address, Media, read_call, restored, wire_messages
+from agentenv.policy.wire import Address, Media, VideoForm, read_call, restored, video_reading, wire_messages
 from agentenv.trajectory import PolicyInfo
 from agentenv.types import Action, Observation, Task, Usage
 
@@ -55,6 +55,10 @@ class OpenAIPolicy(Policy):
         image_url: gives the URL of an image, for servers that fetch it themselves; by default its bytes are sent.
         tool_media: "user" moves images of tool results into a user message, each behind a caption that names its call,
             for servers that take none from tools.
+        video: clips are sent as "frames", one image each, or as one "video": `video_url` in vLLM's form for frames that
+            were chosen already (see `agentenv.policy.wire.content`). The request's `media_io_kwargs` then keep vLLM
+            from leaving out frames beyond the 32nd and, where the conversation holds one clip, tell the frames' times;
+            of several it counts each from 0, and only the window written before each says where it belongs.
         send_reasoning: pass earlier reasoning back, in the field from which it was read.
         capture: "ids" asks for token ids and log-probabilities (vLLM, SGLang) and takes them as the truth.
         trust_env: use the proxy that HTTP_PROXY and its like name.
@@ -87,6 +91,7 @@ class OpenAIPolicy(Policy):
         media: Media | None = None,
         image_url: Address | None = None,
         tool_media: Literal["tool", "user"] = "tool",
+        video: VideoForm = "frames",
         send_reasoning: bool = False,
         capture: Literal["text", "ids"] = "text",
         trust_env: bool = False,
@@ -98,12 +103,13 @@ class OpenAIPolicy(Policy):
             raise ConfigError(f"the environment variable {api_key_env} is not set; it should hold the key")
         if capture not in ("text", "ids") or tool_media not in ("tool", "user"):
             raise ConfigError('capture must be "text" or "ids", and tool_media "tool" or "user"')
+        check_choice("video", video, get_args(VideoForm))
         flags = {"seed": seed, "stream": stream, "send_reasoning": send_reasoning, "trust_env": trust_env}
         check_flags(**flags, native=bool(native) if native is None else native)
         sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         _check_sampling(**sampling, stop=stop, extra_body=extra_body, prices=prices)
         _check_patience(timeout, deadline, retries, pause, concurrency)
-        self.media, self.image_url, self.tool_media = media, image_url, tool_media
+        self.media, self.image_url, self.tool_media, self.video = media, image_url, tool_media, video
         self.prices, self.capture = prices, capture
         self.stream, self.on_delta, self.send_reasoning = stream or on_delta is not None, on_delta, send_reasoning
         self.model, self.native, self.seed, self.stop = model, native, seed, tuple(stop)
@@ -125,7 +131,7 @@ class OpenAIPolicy(Policy):
 
     def _described(self) -> PolicyInfo:
         settings = self._fixed | {"base_url": self.client.shown_url, "seed": self.seed, "stop": list(self.stop)}
-        settings |= {"native": self.native, "extra_body": without_secrets(self._extra)}
+        settings |= {"native": self.native, "video": self.video, "extra_body": without_secrets(self._extra)}
         return PolicyInfo("openai", self.model, settings, "ids_completion" if self.capture == "ids" else "text")
 
     def __repr__(self) -> str:
@@ -172,7 +178,10 @@ class OpenAIPolicy(Policy):
             address=self.image_url,
             reasoning=self._reasoning_field if self.send_reasoning else "",
             tool_media=self.tool_media,
+            video=self.video,
         )
+        if self.video == "video" and (reading := video_reading(observation)):
+            request["media_io_kwargs"] = reading
         stops = self.stop if native else (*observation.stop, *self.stop)
         if stops:
             request["stop"] = list(dict.fromkeys(stops))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from agentenv.errors import ConfigError
@@ -55,3 +56,13 @@ def check_flags(**flags: Any) -> None:
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise ConfigError(f"{name}={value!r}: expected True or False")
+
+
+def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    """See that an option is one of a few words.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in known:
+        raise ConfigError(f"{name}={value!r}: expected {' or '.join(repr(word) for word in known)}")

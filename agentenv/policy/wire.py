@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from agentenv.dialects._calls import arguments_call
 from agentenv.errors import AgentEnvError, PolicyError
-from agentenv.types import Image, Message, Observation, Part, Table, Text, ToolCall
+from agentenv.types import Image, Message, Observation, Part, Table, Text, ToolCall, Video, is_stamp, stamp
 
 Media = Callable[[str], bytes]
 """The bytes of a medium by its SHA-256."""
 
 Address = Callable[[Image], str]
 """The URL under which a server finds an image."""
+
+VideoForm = Literal["frames", "video"]
+"""How a model is shown a clip: as separate images, or as one video of just these frames."""
 
 
 def wire_messages(
@@ -27,6 +31,7 @@ def wire_messages(
     address: Address | None = None,
     reasoning: str = "",
     tool_media: str = "tool",
+    video: VideoForm = "frames",
 ) -> list[dict[str, Any]]:
     """The conversation as the `messages` of a chat request.
 
@@ -37,10 +42,12 @@ def wire_messages(
         address: gives the URL of an image, which is then sent instead of its bytes.
         reasoning: the field in which earlier reasoning is passed back; empty to leave it out.
         tool_media: "tool" leaves images in the tool's message; "user" moves them into a user message after the turn's
-            results, each behind a caption that names its call, for servers that take none from tools.
+            results, each behind a caption that names its call, for servers that take none from tools. The times of
+            frames go along.
+        video: how clips are sent: see `shown` and `content`.
 
     Raises:
-        PolicyError: the bytes of an image are not to be had, or there is a part that cannot be sent.
+        PolicyError: the bytes of an image are not to be had, or a video comes without frames.
     """
     made: list[dict[str, Any]] = []
     held: list[dict[str, Any]] = []
@@ -50,23 +57,63 @@ def wire_messages(
             made.append({"role": "user", "content": [*held]})
             held.clear()
 
-    for message in observation.messages:
+    for message in shown(observation, video).messages:
         if message.role != "tool":
             show_held()
         wire = _wire(message, native, media, address, reasoning)
         if tool_media == "user" and wire["role"] == "tool" and isinstance(wire["content"], list):
-            moved = [item for item in wire["content"] if item["type"] != "text"]
-            held += [{"type": "text", "text": _caption(message, len(moved))}, *moved]
-            wire["content"] = message.text or "(see the image below)"
+            said = [item for item in wire["content"] if item["type"] == "text" and not is_stamp(item["text"])]
+            moved = [item for item in wire["content"] if item not in said]
+            held += [{"type": "text", "text": _caption(message)}, *moved]
+            wire["content"] = "".join(item["text"] for item in said) or "(see the image below)"
         made.append(wire)
     show_held()
     return made
 
 
-def _caption(message: Message, count: int) -> str:
-    what = "The image" if count == 1 else f"The {count} images"
+def _caption(message: Message) -> str:
+    images = sum(isinstance(part, Image) for part in message.parts)
+    videos = sum(isinstance(part, Video) for part in message.parts)
+    counted = [(images, "image"), (videos, "video")]
+    what = " and ".join(kind if count == 1 else f"{count} {kind}s" for count, kind in counted if count)
     of = f"{message.name}, call {message.call_id}" if message.name else f"call {message.call_id}"
-    return f"({what} returned by {of}:)"
+    return f"(The {what} returned by {of}:)"
+
+
+def shown(observation: Observation, video: VideoForm = "frames") -> Observation:
+    """The conversation as a model is shown it: its clips as images, or with their times as text before each.
+
+    Args:
+        observation: what the policy was given.
+        video: "frames" puts the frames of a clip in its place, with their times where the clip says so. "video" keeps
+            the clip; where its frames would have had times before them, the window that they span stands before it,
+            since not every engine writes the times of a video into the prompt.
+
+    Raises:
+        PolicyError: a video comes without frames.
+    """
+    if not any(isinstance(part, Video) for message in observation.messages for part in message.parts):
+        return observation
+    messages = tuple(replace(message, parts=_opened(message.parts, video)) for message in observation.messages)
+    return replace(observation, messages=messages)
+
+
+def _opened(parts: Sequence[Part], video: VideoForm) -> tuple[Part, ...]:
+    opened: list[Part] = []
+    for part in parts:
+        if not isinstance(part, Video):
+            opened.append(part)
+            continue
+        if not part.frames:
+            name = part.handle or part.sha256[:12]
+            raise PolicyError(f"the video {name} comes without frames; the environment chooses those (tools.video)")
+        if video == "frames":
+            opened += part.as_frames()
+            continue
+        if part.timestamps == "before":
+            opened.append(Text(stamp(part.times[0], part.times[-1])))
+        opened.append(part)
+    return tuple(opened)
 
 
 def _wire(
@@ -114,13 +161,17 @@ def content(
 ) -> str | list[dict[str, Any]]:
     """Parts as the `content` of a message: one string where all is text, a list where there are images.
 
+    A clip is sent as `video_url` in vLLM's form for frames that were chosen already: one data URL of type video/jpeg
+    that holds the file of each frame, in base64, with commas between them. Nothing is encoded anew, and the server
+    chooses no frames of its own.
+
     Args:
-        parts: of the message, in order.
+        parts: of the message, in order; see `shown` for clips.
         media: gives the bytes of images; the process's media store by default.
         address: gives the URL of an image, which is then sent instead of its bytes.
 
     Raises:
-        PolicyError: the bytes of an image are not to be had, or there is a part that cannot be sent.
+        PolicyError: the bytes of an image are not to be had.
     """
     if len(parts) == 1 and isinstance(parts[0], (Text, Table)):
         return parts[0].text
@@ -132,10 +183,37 @@ def content(
 def _item(part: Part, media: Media | None, address: Address | None) -> dict[str, Any]:
     if isinstance(part, (Text, Table)):
         return {"type": "text", "text": part.text}
-    if not isinstance(part, Image):
-        raise PolicyError(f"this policy sends text and images; the conversation holds a {type(part).__name__.lower()}")
+    if isinstance(part, Video):
+        frames = ",".join(base64.b64encode(_bytes(image, media)).decode("ascii") for image in part.images())
+        return {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}}
     url = address(part) if address is not None else data_uri(part.mime, _bytes(part, media))
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def video_reading(observation: Observation) -> dict[str, Any]:
+    """What a vLLM server must be told to read the clips of a conversation as they are: `media_io_kwargs` of a request.
+
+    It holds for all videos of the request, so the frames' times (in ms, as frame numbers at 1,000 a second) can be told
+    of a single one only. Source: `VideoMediaIO.load_base64` of vLLM.
+    """
+    clips = [part for message in observation.messages for part in message.parts if isinstance(part, Video)]
+    if not clips:
+        return {}
+    told: dict[str, Any] = {"num_frames": -1}
+    if len(clips) == 1:
+        told |= clip_metadata(clips[0]) | {"do_sample_frames": False}
+    return {"video": told}
+
+
+def clip_metadata(clip: Video) -> dict[str, Any]:
+    """A clip as a video of 1,000 frames a second of which its frames are some: their numbers are times in ms.
+
+    `total_num_frames` is such that frames over total, times 1,000, is the clip's own rate, from which processors of the
+    Qwen2.5-VL kind compute seconds a step.
+    """
+    numbers = [round(1000 * time) for time in clip.times]
+    total = round(len(numbers) * 1000 / clip.rate) if clip.rate else 1000 * len(numbers)
+    return {"fps": 1000.0, "frames_indices": numbers, "total_num_frames": max(total, len(numbers))}
 
 
 def data_uri(mime: str, data: bytes) -> str:
@@ -151,7 +229,8 @@ def _bytes(image: Image, media: Media | None) -> bytes:
     try:
         return media(image.sha256)
     except (AgentEnvError, OSError, LookupError) as error:
-        name = image.handle or image.sha256[:12]
+        of = (image.derived or {}).get("of") if (image.derived or {}).get("op") == "frame" else ""
+        name = image.handle or (f"{image.sha256[:12]} of {of}" if of else image.sha256[:12])
         raise PolicyError(f"the image {name} cannot be sent, since its bytes are not to be had: {error}") from error
 
 
