@@ -45,6 +45,7 @@ _ENVIRONMENTS = (
     ("table", "Questions over one or more tables, answered with SQL, Python or look-ups", "table"),
     ("zoom", "Small things in large pictures, found by zooming", "image"),
     ("jigsaw", "Pictures cut and shuffled, to be put in order (Jigsaw-R1)", "image"),
+    ("video", "Short moments of long videos, found by looking at clips of them", "video"),
 )
 _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),
