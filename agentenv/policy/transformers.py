@@ -8,14 +8,15 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from agentenv.dialects.base import Dialect
 from agentenv.errors import ConfigError, MissingExtraError, PolicyError
 from agentenv.policy.base import Policy
 from agentenv.policy.batching import Batcher, Job
-from agentenv.policy.options import check_number
-from agentenv.policy.wire import Media, wire_messages
+from agentenv.policy.clips import need_torchvision
+from agentenv.policy.options import check_choice, check_number
+from agentenv.policy.wire import Media, VideoForm, wire_messages
 from agentenv.trajectory import PolicyInfo
 from agentenv.types import Action, Image, Observation, Task, ToolSpec, Usage, Video
 
@@ -29,7 +30,7 @@ class TransformersPolicy(Policy):
     Turns that are asked for at once are sampled in one batch, in one worker thread. The sampled token ids and their
     log-probabilities are in every action; the ids are the truth, and the text is decoded from them. Each turn renders
     the conversation anew with the chat template. A model with a processor for images sees them, each where it stands in
-    the conversation; its tokens for pictures are never sampled. Other models are text-only. Videos are refused.
+    the conversation; its tokens for pictures are never sampled. Other models are text-only.
 
     Each row of a batch draws from a generator of its own, seeded by the episode's seed, the sample and the turn, so a
     turn does not depend on the rows beside it. What remains is rounding: kernels may add in another order for another
@@ -40,7 +41,9 @@ class TransformersPolicy(Policy):
         tokenizer: needed with a loaded model, unless a processor is given.
         processor: the processor of a loaded model that sees images; a folder's own is loaded (torchvision or not).
         media: gives an image's bytes by its SHA-256; by default the media store of this process.
-        image_cache_bytes: memory for images as the processor made them.
+        image_cache_bytes: memory for images and clips as the processor made them.
+        video: clips are shown as "frames", an image each behind its time, or as one "video" by the model's video
+            processor, which takes the frames as they are and is told their times. That needs torchvision.
         device: "auto" takes a GPU where there is one.
         dtype: "auto" is float32 on the CPU and what the model was saved in elsewhere.
         max_new_tokens: most tokens in a turn.
@@ -52,8 +55,8 @@ class TransformersPolicy(Policy):
         native_dialect: where the environment's dialect is "native", the dialect in which this model writes calls.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
-        ConfigError: the model cannot be loaded, or it has no chat template.
+        MissingExtraError: torch or transformers is not installed, or torchvision where videos are to be shown.
+        ConfigError: the model cannot be loaded, has no chat template, or takes no videos where it must.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class TransformersPolicy(Policy):
         processor: Any = None,
         media: Media | None = None,
         image_cache_bytes: int = 512 << 20,
+        video: VideoForm = "frames",
         device: str = "auto",
         dtype: str = "auto",
         max_new_tokens: int = 512,
@@ -86,10 +90,13 @@ class TransformersPolicy(Policy):
             ("image_cache_bytes", image_cache_bytes, 0),
         ):
             check_number(option, count, least, whole=True)
+        check_choice("video", video, get_args(VideoForm))
         _needed()
+        if video == "video":
+            need_torchvision()
         from agentenv.policy.sampling import Sampler
 
-        loaded = _loaded(model_or_path, tokenizer, processor, device, dtype, gguf_file)
+        loaded = _loaded(model_or_path, tokenizer, processor, device, dtype, gguf_file, video)
         self.model, self.tokenizer, self.processor = loaded
         own = (getattr(holder, "chat_template", None) for holder in (self.processor, self.tokenizer))
         self._template = chat_template or next(filter(None, own), None)
@@ -99,7 +106,7 @@ class TransformersPolicy(Policy):
         self._parsers: dict[int, tuple[tuple[ToolSpec, ...], Dialect]] = {}
         self._tokenizing = threading.Lock()
         name = _name(model_or_path, gguf_file)
-        self._sight = self._seeing(name, media, image_cache_bytes)
+        self._sight = self._seeing(name, media, image_cache_bytes, video)
         banned = self._sight.banned if self._sight else ()
         self._sampler = Sampler(self.model, self.tokenizer, max_new_tokens, temperature, top_p, top_k, banned)
         self._batcher = Batcher(self._sampler.sample, batch_size, batch_wait)
@@ -112,15 +119,17 @@ class TransformersPolicy(Policy):
         settings |= {"dtype": str(self.model.dtype), "device": str(self.model.device), "batch_size": batch_size}
         settings |= {"logprobs": "processed", "chat_template": hashlib.sha256(self._template.encode()).hexdigest()[:16]}
         if self._sight:
-            settings |= {"images": self._sight.settings, "banned_tokens": list(banned)}
+            settings |= {"images": self._sight.settings, "video": video, "banned_tokens": list(banned)}
         self.info = PolicyInfo("transformers", name, settings, "ids_completion")
 
-    def _seeing(self, name: str, media: Media | None, cache_bytes: int) -> Sight | None:
+    def _seeing(self, name: str, media: Media | None, cache_bytes: int, video: VideoForm) -> Sight | None:
         if self.processor is None:
+            if video == "video":
+                raise ConfigError(f"the model {name} has no processor for pictures, and so none for videos")
             return None
         from agentenv.policy.vision import Sight
 
-        return Sight(self.processor, self.model, name, self._written, media, cache_bytes)
+        return Sight(self.processor, self.model, name, self._written, media, cache_bytes, video)
 
     def begin(self, task: Task, *, seed: int, sample: int = 0) -> Policy:
         return _Episode(self, f"{seed}/{sample}")
@@ -163,11 +172,11 @@ class TransformersPolicy(Policy):
         if self._sight is None:
             return self._prompt(observation), None
         native = observation.dialect == "native"
-        messages, images = self._sight.messages(observation, native=native)
-        pictures = self._sight.pictures(images)
+        messages, media = self._sight.messages(observation, native=native)
+        pictures = self._sight.pictures(media)
         with self._tokenizing:
             text = self._written([_templated(message) for message in messages], _tools(observation))
-            return self._sight.inputs(text, images, pictures, native=native)
+            return self._sight.inputs(text, media, pictures, native=native)
 
     def _prompt(self, observation: Observation) -> list[int]:
         for message in observation.messages:
@@ -246,7 +255,7 @@ def _needed() -> None:
 
 
 def _loaded(
-    model: Any, tokenizer: Any, processor: Any, device: str, dtype: str, gguf_file: str | None
+    model: Any, tokenizer: Any, processor: Any, device: str, dtype: str, gguf_file: str | None, video: VideoForm
 ) -> tuple[Any, Any, Any]:
     """Model, tokenizer, and the processor where the model sees images."""
     import torch
@@ -262,20 +271,22 @@ def _loaded(
     place = _device(torch, device)
     kind = dtype if dtype != "auto" or place != "cpu" else "float32"
     try:
-        made, tokenizer, processor = _read(path, tokenizer, processor, kind, gguf_file)
+        made, tokenizer, processor = _read(path, tokenizer, processor, kind, gguf_file, video == "video")
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"the model {model} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     return made.to(place).eval(), tokenizer, processor
 
 
-def _read(path: str, tokenizer: Any, processor: Any, dtype: str, gguf_file: str | None) -> tuple[Any, Any, Any]:
+def _read(
+    path: str, tokenizer: Any, processor: Any, dtype: str, gguf_file: str | None, videos: bool
+) -> tuple[Any, Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     from agentenv.policy.vision import load_processor
 
     extra = {"gguf_file": gguf_file} if gguf_file else {}
     if not gguf_file:
-        processor = processor or load_processor(path, AutoConfig.from_pretrained(path))
+        processor = processor or load_processor(path, AutoConfig.from_pretrained(path), videos)
     tokenizer = tokenizer or getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path, **extra)
     kind: Any = AutoModelForImageTextToText if processor else AutoModelForCausalLM
     return kind.from_pretrained(path, dtype=dtype, **extra), tokenizer, processor

@@ -87,7 +87,7 @@ def shown(observation: Observation, video: VideoForm = "frames") -> Observation:
         observation: what the policy was given.
         video: "frames" puts the frames of a clip in its place, with their times where the clip says so. "video" keeps
             the clip; where its frames would have had times before them, the window that they span stands before it,
-            since not every engine writes the times of a video into the prompt.
+            since not every engine writes the times of a video into the prompt. A single frame becomes a video of two.
 
     Raises:
         PolicyError: a video comes without frames.
@@ -112,7 +112,9 @@ def _opened(parts: Sequence[Part], video: VideoForm) -> tuple[Part, ...]:
             continue
         if part.timestamps == "before":
             opened.append(Text(stamp(part.times[0], part.times[-1])))
-        opened.append(part)
+        # Video models take frames in pairs: the processors of Qwen3-VL refuse a single one.
+        alone = len(part.frames) == 1
+        opened.append(replace(part, times=part.times * 2, frames=part.frames * 2) if alone else part)
     return tuple(opened)
 
 
@@ -196,7 +198,8 @@ def video_reading(observation: Observation) -> dict[str, Any]:
     It holds for all videos of the request, so the frames' times (in ms, as frame numbers at 1,000 a second) can be told
     of a single one only. Source: `VideoMediaIO.load_base64` of vLLM.
     """
-    clips = [part for message in observation.messages for part in message.parts if isinstance(part, Video)]
+    messages = shown(observation, "video").messages
+    clips = [part for message in messages for part in message.parts if isinstance(part, Video)]
     if not clips:
         return {}
     told: dict[str, Any] = {"num_frames": -1}

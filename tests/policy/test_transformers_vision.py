@@ -322,7 +322,7 @@ def test_what_decides_the_pixels_is_recorded() -> None:
 async def test_what_it_cannot_take_is_said_clearly(tmp_path: Path) -> None:
     policy = policy_of()
     clip = Video("ab" * 32, "video/mp4", 64, 64, 1.0, 2.0)
-    with pytest.raises(PolicyError, match="sees images, not videos; have the environment show frames as images"):
+    with pytest.raises(PolicyError, match="the video abababababab comes without frames"):
         await turn(policy, seen(said(clip)))
     with pytest.raises(PolicyError, match="image image_1 cannot be shown: no media abababababab"):
         await turn(policy, seen(said(Image("ab" * 32, "image/png", 64, 64, "image_1"))))
