@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from msgspec.structs import replace
 
-from agentenv.calling import arun_call, run_call
+from agentenv.calling import arun_call, run_call, wait_for
 from agentenv.dialects import make_dialect
+from agentenv.ending import TERMINATED, UNSCORED, last_step
 from agentenv.episode import Episode
 from agentenv.errors import ResetNeededError, UsageError
-from agentenv.reward import Rubric, Scored, total
+from agentenv.reward import Rubric, Scored
 from agentenv.rules import Rules, TokenCount, estimate_tokens
 from agentenv.snapshot import Snapshot, resume, take
 from agentenv.spaces import ActionSpace, ObservationSpace
@@ -27,9 +28,20 @@ from agentenv.spec import EnvSpec, Limits, Texts, check_limits, check_texts
 from agentenv.task import TaskSet
 from agentenv.tool import Tool, tool_names
 from agentenv.trajectory import ErrorInfo, Group, Outcome, PolicyInfo, Trajectory, error_info, new_id, recorded
-from agentenv.types import Action, Message, Observation, ResetResult, StepResult, StopReason, Task, Text, ToolResult
+from agentenv.types import (
+    Action,
+    Message,
+    Observation,
+    ResetResult,
+    StepResult,
+    StopReason,
+    Task,
+    Text,
+    ToolResult,
+)
 
 if TYPE_CHECKING:
+    from agentenv.cassette import Cassette
     from agentenv.media import EpisodeMedia
 
 logger = logging.getLogger("agentenv")
@@ -93,6 +105,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         self.rubric = rubric or Rubric()
         self.render_mode = render_mode
         self._bind = bind
+        self._cassette: Cassette | None = None
         self._uses_media = any("media" in tool.bound for tool in by_name.values())
         self._seed = seed
         instructions = self.dialect.instructions()
@@ -158,12 +171,15 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         """
         episode = self._playing()
         calls = episode.act(as_action(action))
-        results = [run_call(self.rules.tools[call.name], call, self._resources) for call in calls] if calls else ()
+        if calls and self._cassette is not None:
+            results = wait_for(self._cassette.arun_all(self.rules.tools, calls, self._resources, episode))
+        else:
+            results = [run_call(self.rules.tools[call.name], call, self._resources) for call in calls] if calls else ()
         observation = self._observe(episode, results)
         if episode.stop is None:
             return StepResult(observation, 0.0, False, False, {})
         self.finish()
-        return _ended(observation, episode.trajectory, self.rubric.late)
+        return last_step(observation, episode.trajectory, self.rubric.late)
 
     async def areset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """As `reset`."""
@@ -175,6 +191,8 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         calls = episode.act(as_action(action))
         if not calls:
             results: Sequence[ToolResult] = ()
+        elif self._cassette is not None:
+            results = await self._cassette.arun_all(self.rules.tools, calls, self._resources, episode)
         elif len(calls) == 1:
             results = (await arun_call(self.rules.tools[calls[0].name], calls[0], self._resources),)
         else:
@@ -184,7 +202,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         if episode.stop is None:
             return StepResult(observation, 0.0, False, False, {})
         await self.afinish()
-        return _ended(observation, episode.trajectory, self.rubric.late)
+        return last_step(observation, episode.trajectory, self.rubric.late)
 
     def render(self) -> str | None:
         """The conversation so far as text, in render mode "ansi"."""
@@ -197,6 +215,11 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         """Give back what the episode's tools were bound to."""
         self._release()
         super().close()
+
+    def use_cassette(self, cassette: Cassette | None) -> Env:
+        """Let tool calls go through a cassette (None: no longer). It is part of no spec; later copies share it."""
+        self._cassette = cassette
+        return self
 
     # -- the episode --------------------------------------------------------------------------------------------------
 
@@ -238,7 +261,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
     def finish(self, error: ErrorInfo | None = None) -> Trajectory:
         """Score the ended episode, close its record and give back its resources."""
         record = self._closed(error)
-        if record.outcome and record.outcome.stop_reason not in _UNSCORED:
+        if record.outcome and record.outcome.stop_reason not in UNSCORED:
             try:
                 self._keep_score(record, self.rubric.score(self._playing().task, record))
             except Exception as failed:
@@ -251,7 +274,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         if not self.rubric.is_async:
             return self.finish()
         record = self._closed(None)
-        if record.outcome and record.outcome.stop_reason not in _UNSCORED:
+        if record.outcome and record.outcome.stop_reason not in UNSCORED:
             try:
                 self._keep_score(record, await self.rubric.ascore(self._playing().task, record))
             except Exception as failed:
@@ -265,7 +288,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         record, stop = episode.trajectory, episode.stop
         assert stop is not None
         record.seconds = time.monotonic() - self._started
-        ended = stop in _TERMINATED
+        ended = stop in TERMINATED
         record.outcome = Outcome(stop.value, ended, not ended, None, {}, episode.answer, episode.masked, error)
         return record
 
@@ -373,23 +396,4 @@ def as_action(action: str | Action) -> Action:
     raise UsageError(f"an action is a string or an agentenv.Action, not {type(action).__name__}")
 
 
-def _ended(observation: Observation, record: Trajectory, late: frozenset[str]) -> StepResult:
-    """The result of the last step. Components that only a whole group can have (`late`) are left out of its reward."""
-    outcome = record.outcome
-    assert outcome is not None
-    known = outcome.reward
-    if late and outcome.stop_reason not in _UNSCORED:
-        known = total({name: score for name, score in outcome.rewards.items() if name not in late})
-    info: dict[str, Any] = {
-        "stop_reason": outcome.stop_reason,
-        "answer": outcome.answer,
-        "rewards": {name: score.value for name, score in outcome.rewards.items()},
-        "unscored": known is None,
-    }
-    reward = float("nan") if known is None else known
-    return StepResult(observation, reward, outcome.terminated, outcome.truncated, info)
-
-
-_TERMINATED = frozenset(reason for reason in StopReason if reason.terminated)
-_UNSCORED = frozenset(reason.value for reason in StopReason if reason.unscored)
 _UNKNOWN_POLICY = PolicyInfo("unknown")

@@ -10,6 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Struct, field
 from agentenv.errors import ConfigError, UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from agentenv.cassette import Cassette
     from agentenv.env import Env
 
 
@@ -95,12 +97,16 @@ def _from_packages() -> dict[str, Registration]:
     return {ep.name: Registration(ep.name, ep.value) for ep in entry_points(group="agentenv.envs")}
 
 
-def make(id: str, /, **options: Any) -> Env:
+def make(
+    id: str, /, *, cassette: str | PathLike[str] | Cassette | None = None, cassette_mode: str = "cache", **options: Any
+) -> Env:
     """Make an environment by its name.
 
     Args:
         id: a registered name ("table", also "agentenv/table-v0"), or "module:attr" of any function that returns an
             `Env`.
+        cassette: a folder in which tool results are recorded, or from which they come: see `agentenv.cassette`.
+        cassette_mode: "record", "cache", "replay" or "verify".
         options: arguments of the environment's function; `agentenv info NAME` lists them.
 
     Raises:
@@ -123,6 +129,10 @@ def make(id: str, /, **options: Any) -> Env:
     env = factory(**options)
     if not isinstance(env, _env_class()):
         raise UsageError(f"{registration.entry_point!r} made {type(env).__name__}, and an environment was wanted")
+    if cassette is not None:
+        from agentenv.cassette import open_cassette
+
+        env.use_cassette(open_cassette(cassette, cassette_mode))
     return env.made_by(registration.id, registration.entry_point, _plain(options))
 
 

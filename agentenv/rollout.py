@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
+from agentenv.cassette import Cassette, open_cassette
+from agentenv.ending import UNSCORED
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError, PolicyError, UsageError
+from agentenv.jobs import Job, chosen_tasks, jobs_left
 from agentenv.policy import make_policy
 from agentenv.policy.base import Policy
 from agentenv.policy.scripted import Player
 from agentenv.registry import load_object, make
 from agentenv.reward import total
-from agentenv.task import TaskSet, distinct
 from agentenv.trajectory import Group, Trajectory
 from agentenv.types import StopReason, Task
 
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
 
 logger = logging.getLogger("agentenv")
-
-Job = tuple[Task, int]
-"""A task and which attempt at it this is."""
 
 
 class Progress(Protocol):
@@ -239,7 +238,7 @@ class _Many:
             attempt += 1
             record = await play(env, self.policy, task, seed=self.seed, sample=sample, group=self.group)
             assert record.outcome is not None
-            if record.outcome.stop_reason not in _UNSCORED:
+            if record.outcome.stop_reason not in UNSCORED:
                 self.failures = 0
                 return record
             error = record.outcome.error
@@ -272,6 +271,8 @@ async def arollout(
     give_up_after: int = 100,
     progress: Progress | None = None,
     settings: Mapping[str, Any] | None = None,
+    cassette: str | PathLike[str] | Cassette | None = None,
+    cassette_mode: str = "cache",
     **env_options: Any,
 ) -> Run:
     """Play an environment and return the recorded run; see `rollout`."""
@@ -282,7 +283,10 @@ async def arollout(
     if env_options and not own_env:
         raise UsageError(f"an Env takes no more options: {', '.join(env_options)}")
     player = make_policy(policy)
-    chosen = _chosen(world.tasks, tasks)
+    tape = open_cassette(cassette, cassette_mode)
+    if tape is not None:
+        world = world.clone().use_cassette(tape)
+    chosen = chosen_tasks(world.tasks, tasks)
     if not chosen and tasks != 0:
         raise UsageError(f"nothing to play: {world.tasks.describe_skipped()}")
     about = {"group": group, "seed": seed, "concurrency": concurrency, "attempts": attempts, **(settings or {})}
@@ -296,7 +300,7 @@ async def arollout(
         if progress is not None and final:
             progress.episode(record)
 
-    jobs = _jobs(chosen, group, done, whole=world.rubric.has_group_scope)
+    jobs = jobs_left(chosen, group, done, whole=world.rubric.has_group_scope)
     try:
         await play_many(
             world, player, jobs, keep, rescored=lambda record: keep(record, True),
@@ -310,6 +314,8 @@ async def arollout(
             await player.close()
         if own_env:
             world.close()
+        if tape is not None and tape is not cassette:
+            tape.close()
     run: Run = sink.run()
     return run
 
@@ -330,6 +336,8 @@ def rollout(env: str | Env, policy: str | Policy | Player, **options: Any) -> Ru
         give_up_after: so many such failures in a row end the run; what was recorded is kept.
         progress: who is told how it goes (see `Progress`).
         settings: more facts for the run folder's manifest.
+        cassette: a folder in which tool results are recorded, or from which they come: see `agentenv.cassette`.
+        cassette_mode: "record", "cache", "replay" or "verify".
         **options: all of the above, and the environment's own.
 
     Returns:
@@ -348,42 +356,6 @@ def rollout(env: str | Env, policy: str | Policy | Player, **options: Any) -> Ru
         return thread.submit(asyncio.run, playing).result()
 
 
-def _chosen(tasks: TaskSet, wanted: int | Iterable[Task] | None) -> Sequence[Task]:
-    if isinstance(wanted, int):
-        if wanted < 0:
-            raise UsageError(f"tasks must be 0 or more, not {wanted}")
-        return _Sliced(tasks, wanted if tasks.infinite else min(wanted, len(tasks)))
-    if wanted is not None:
-        return list(distinct(wanted))
-    if tasks.infinite:
-        raise UsageError("the environment's tasks are endless: say how many to play, for instance tasks=100")
-    return _Sliced(tasks, len(tasks))
-
-
-class _Sliced(Sequence[Task]):
-    """The first tasks of a set, made when they are asked for."""
-
-    def __init__(self, tasks: TaskSet, size: int) -> None:
-        self._tasks, self._size = tasks, size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._tasks[index]
-
-    def __iter__(self) -> Iterator[Task]:
-        return iter(self._tasks.take(self._size))
-
-
-def _jobs(tasks: Iterable[Task], group: int, done: set[tuple[str, int]], *, whole: bool) -> Iterator[Job]:
-    """What is left to play. With `whole`, a group that is not complete is played again from its first attempt."""
-    for task in distinct(tasks):
-        missing = [i for i in range(group) if (task.id, i) not in done]
-        for sample in range(group) if whole and missing else missing:
-            yield task, sample
-
-
 def _open_sink(
     out: str | PathLike[str] | None,
     resume: bool,
@@ -395,6 +367,3 @@ def _open_sink(
     """The run's store, reached by name: the ground floor imports no room."""
     opener = load_object("agentenv.trajectories.run:open_sink")
     return opener(out, resume=resume, spec=env.env_spec, policy=policy.info, settings={**settings, "tasks": tasks})
-
-
-_UNSCORED = frozenset(reason.value for reason in StopReason if reason.unscored)

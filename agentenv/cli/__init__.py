@@ -37,6 +37,7 @@ _COMMANDS = (
     ("score", "runs:score", "Score a recorded run again, offline.", "Recorded runs"),
     ("export", "export:export", "Turn a recorded run into training data.", "Recorded runs"),
     ("formats", "export:formats", "Show the formats of export.", "Recorded runs"),
+    ("cassette", "cassette:cassette", "Look at recorded tool results.", "Recorded runs"),
 )
 
 

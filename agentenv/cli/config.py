@@ -34,6 +34,8 @@ class RolloutConfig(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         out: the run folder; empty where none is named.
         attempts: tries of an episode that fails for infrastructure reasons.
         give_up_after: so many such failures in a row end the run.
+        cassette: a folder with recorded tool results; empty for none.
+        cassette_mode: what is done with it.
         options: of the environment.
         policy_options: of the policy.
     """
@@ -47,6 +49,8 @@ class RolloutConfig(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     out: str = ""
     attempts: int = 2
     give_up_after: int = 100
+    cassette: str = ""
+    cassette_mode: str = "cache"
     options: dict[str, Any] = field(default_factory=dict)
     policy_options: dict[str, Any] = field(default_factory=dict)
 

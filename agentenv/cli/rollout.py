@@ -37,6 +37,8 @@ def rollout(
     base_url: str | None = None,
     attempts: int | None = None,
     give_up_after: int | None = None,
+    cassette: str | None = None,
+    cassette_mode: str | None = None,
     option: Options = [],  # noqa: B006  (cyclopts never changes it)
     policy_option: PolicyOptions = [],  # noqa: B006
     quiet: Flag = False,
@@ -57,9 +59,9 @@ def rollout(
     agentenv rollout --config runs/expert/config.toml --resume
     ```
 
-    A config file is TOML with the keys env, policy, tasks, group, concurrency, seed, out, attempts, give_up_after, and
-    the tables [options] and [policy_options]. The key of a model server is read from the environment variable
-    OPENAI_API_KEY, never from a file.
+    A config file is TOML with the keys env, policy, tasks, group, concurrency, seed, out, attempts, give_up_after,
+    cassette, cassette_mode, and the tables [options] and [policy_options]. The key of a model server is read from the
+    environment variable OPENAI_API_KEY, never from a file.
 
     Args:
         env: its name, or module:attr.
@@ -75,6 +77,8 @@ def rollout(
         base_url: address of an OpenAI-compatible server; short for -P base_url=URL.
         attempts: tries of an episode that fails for infrastructure reasons (2 by default).
         give_up_after: so many such failures in a row end the run (100 by default).
+        cassette: a folder with recorded tool results; see `agentenv cassette`.
+        cassette_mode: record, cache (the default: ask only what is not recorded yet), replay or verify.
         quiet: show no progress.
         option: an option of the environment, as key=value (TOML; a.b=1 nests). Repeatable.
         policy_option: an option of the policy, as key=value (TOML). Repeatable.
@@ -83,6 +87,7 @@ def rollout(
     flags: dict[str, Any] = {
         "env": env, "policy": policy, "tasks": tasks, "group": group, "concurrency": concurrency, "seed": seed,
         "out": out, "attempts": attempts, "give_up_after": give_up_after,
+        "cassette": cassette, "cassette_mode": cassette_mode,
         "options": common.pairs(option), "policy_options": common.pairs(policy_option, "--policy-option"),
     }  # fmt: skip
     if base_url is not None:
@@ -207,7 +212,7 @@ class _Session:
                 self.world, self.player,
                 tasks=chosen.tasks, group=chosen.group, concurrency=chosen.concurrency, seed=chosen.seed,
                 out=chosen.out, resume=self.resume, attempts=chosen.attempts, give_up_after=chosen.give_up_after,
-                progress=self.progress,
+                progress=self.progress, cassette=chosen.cassette or None, cassette_mode=chosen.cassette_mode,
             )  # fmt: skip
         finally:
             await self.player.close()
