@@ -14,6 +14,11 @@ Job = tuple[Task, int]
 
 
 def chosen_tasks(tasks: TaskSet, wanted: int | Iterable[Task] | None) -> Sequence[Task]:
+    """The tasks that are to be played: the first so many, or those given.
+
+    Raises:
+        UsageError: a negative number, or all of an endless set.
+    """
     if isinstance(wanted, int):
         if wanted < 0:
             raise UsageError(f"tasks must be 0 or more, not {wanted}")
