@@ -9,6 +9,9 @@ into a cache folder and are shared by processes; tantivy and the models behind p
 
 from __future__ import annotations
 
+from agentenv.tools.search.build import cache_folder
+from agentenv.tools.search.corpus import Corpus, open_corpus
+from agentenv.tools.search.documents import Columns
 from agentenv.tools.search.formats import FORMATS, make_formatter, picture
 from agentenv.tools.search.image_tool import image_search_tool
 from agentenv.tools.search.pipeline import Budget, Pipeline, hits_of
@@ -28,6 +31,8 @@ from agentenv.tools.search.types import (
 __all__ = [
     "FORMATS",
     "Budget",
+    "Columns",
+    "Corpus",
     "Formatter",
     "Grounder",
     "Hit",
@@ -38,9 +43,11 @@ __all__ = [
     "Retriever",
     "Summariser",
     "Summary",
+    "cache_folder",
     "hits_of",
     "image_search_tool",
     "make_formatter",
+    "open_corpus",
     "picture",
     "web_search_tool",
 ]
