@@ -101,7 +101,7 @@ class TantivyEngine:
         folder = made_once(_folder(store, "tantivy", language, version), build)
         index = tantivy.Index.open(str(folder))
         index.config_reader("Manual")  # nothing changes, so nothing needs a thread that looks
-        self._schema = index.schema
+        self._schema: Any = index.schema
         self._searcher: Any = index.searcher()
 
     def _made_analyzer(self, language: Language) -> Any:
