@@ -17,7 +17,9 @@ from agentenv.errors import AgentEnvError
 from agentenv.media import decode, media_store
 from agentenv.types import Image
 
+Frames = tuple[Image, ...]
 _PIECE = 4096
+_ACROSS, _FRAME_WIDTH, _LINE = 4, 320, 16
 _COLUMNS = 60
 _ENDINGS = {"image/jpeg": ".jpg", "image/tiff": ".tif"}
 
@@ -35,16 +37,19 @@ class Gallery:
         self._protocol = protocol(os.environ if environ is None else environ) if self._stream.isatty() else ""
         self._folder: Path | None = None
 
-    def __call__(self, image: Image) -> None:
-        """Show an image, or say where it lies."""
+    def __call__(self, shown: Image | Frames) -> None:
+        """Show an image, or frames of a video as one sheet; or say where it lies."""
         try:
-            data = media_store().get(image.sha256)
-            shown = {"kitty": _kitty, "iterm": _iterm}[self._protocol](data) if self._protocol else ""
+            image = shown if isinstance(shown, Image) else sheet(shown)
+            self._show(image, media_store().get(image.sha256))
         except AgentEnvError as error:
-            self._say(f"({image.handle or 'the image'} cannot be shown: {error})")
-            return
-        if shown:
-            self._stream.write(shown + "\n")
+            handle = shown.handle if isinstance(shown, Image) else ""
+            self._say(f"({handle or 'the image'} cannot be shown: {error})")
+
+    def _show(self, image: Image, data: bytes) -> None:
+        drawn = {"kitty": _kitty, "iterm": _iterm}[self._protocol](data) if self._protocol else ""
+        if drawn:
+            self._stream.write(drawn + "\n")
         else:
             self._say(f"({image.handle or 'the image'} is in the file {self._kept(image, data)})")
 
@@ -56,11 +61,38 @@ class Gallery:
         """The path of a file that holds it, which outlives the program: a person looks at it in another window."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="agentenv-pictures-"))
-        stem = re.sub(r"\W", "_", image.handle)[:60] or image.sha256[:12]
+        stem = re.sub(r"\W+", "_", image.handle)[:60].strip("_") or image.sha256[:12]
         ending = _ENDINGS.get(image.mime, "." + re.sub(r"\W", "", image.mime.partition("/")[2])[:8])
         place = self._folder / f"{stem}{ending}"
         place.write_bytes(data)
         return place
+
+
+def sheet(frames: Frames) -> Image:
+    """Frames of a video side by side in rows, each under its time; in the process's store.
+
+    Raises:
+        DataError: one cannot be read.
+        MissingExtraError: Pillow is not installed.
+    """
+    store = media_store()
+    pictures = [decode(store.get(frame.sha256)) for frame in frames]
+    wide = min(_FRAME_WIDTH, max(picture.width for picture in pictures))
+    high = max(round(picture.height * wide / picture.width) for picture in pictures) + _LINE
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    across = min(_ACROSS, len(frames))
+    whole = Pillow.new("RGB", (across * wide, -(-len(frames) // across) * high), "black")
+    pen, times = ImageDraw.Draw(whole), [float((frame.derived or {}).get("time", 0.0)) for frame in frames]
+    for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
+        x, y = number % across * wide, number // across * high
+        pen.text((x + 3, y + 2), f"{time:.1f} s", fill="white")
+        whole.paste(picture.resize((wide, round(picture.height * wide / picture.width))), (x, y + _LINE))
+    file = io.BytesIO()
+    whole.save(file, "JPEG", quality=85)
+    handle = f"{(frames[0].derived or {}).get('of', 'the video')}, {times[0]:.1f} to {times[-1]:.1f} seconds,"
+    return Image(store.put_bytes(file.getvalue()), "image/jpeg", *whole.size, handle)
 
 
 def protocol(environ: Mapping[str, str]) -> str:

@@ -28,6 +28,10 @@ Reader = Callable[[str], Awaitable[str]]
 """Shows a prompt and returns one line without its line end; raises EOFError where there are no more."""
 
 
+Frames = tuple[Image, ...]
+"""Frames of one video, in order; `derived["time"]` of each says when it is shown."""
+
+
 class PersonLeftError(PolicyError):
     """The person gave up: end of input, or /quit. The episode is unscored."""
 
@@ -41,7 +45,8 @@ class HumanPolicy(Policy):
         read: reads a line; the terminal by default.
         write: shows text; the terminal by default.
         dialect: the dialect of /TOOL and /answer; the one that the observation names by default.
-        look: shows an image, behind the text of its message; by default images are only named.
+        look: shows an image, or frames of a video together, behind the text of the message; by default they are only
+            named.
     """
 
     info = PolicyInfo("human")
@@ -52,7 +57,7 @@ class HumanPolicy(Policy):
         write: Callable[[str], None] | None = None,
         *,
         dialect: Dialect | None = None,
-        look: Callable[[Image], None] | None = None,
+        look: Callable[[Image | Frames], None] | None = None,
     ) -> None:
         self._read = read or LineReader(sys.stdin, sys.stdout)
         self._write = write or _to_terminal
@@ -81,9 +86,9 @@ class HumanPolicy(Policy):
 
     def _show(self, message: Message) -> None:
         self._write(shown(message))
-        for part in message.parts:
-            if self._look is not None and isinstance(part, Image):
-                self._look(part)
+        if self._look is not None:
+            for seen in _pictures(message):
+                self._look(seen)
 
     async def _action(self, observation: Observation) -> Action:
         while True:
@@ -169,10 +174,32 @@ def shown(message: Message) -> str:
 
 
 def named(part: object) -> str:
-    """An image or a video in brackets, by its handle; nothing for any other part."""
-    if isinstance(part, (Image, Video)):
-        return f"[{type(part).__name__.lower()} {part.handle or part.sha256[:12]}, {part.width} x {part.height}]"
-    return ""
+    """An image or a video in brackets, by its handle, with the times of its frames; nothing for any other part."""
+    if not isinstance(part, (Image, Video)):
+        return ""
+    times = ", ".join(f"{time:.1f}" for time in part.times) if isinstance(part, Video) else ""
+    frames = f", frames at {times} seconds" if times else ""
+    return f"[{type(part).__name__.lower()} {part.handle or part.sha256[:12]}, {part.width} x {part.height}{frames}]"
+
+
+def _pictures(message: Message) -> list[Image | Frames]:
+    """What a message shows: each image, and frames of one video that follow each other together."""
+    found: list[Image | Frames] = []
+    for part in message.parts:
+        frames = part.images() if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()
+        source = _source(frames[0]) if frames else ""
+        last = found[-1] if found else ()
+        if source and isinstance(last, tuple) and last and _source(last[0]) == source:
+            found[-1] = (*last, *frames)
+        elif frames:
+            found.append(frames if source else frames[0])
+    return found
+
+
+def _source(image: Image) -> str:
+    """The video of which an image is a frame; "" for any other image."""
+    derived = image.derived or {}
+    return str(derived.get("from", "")) if derived.get("op") == "frame" else ""
 
 
 def _described(tool: ToolSpec) -> str:

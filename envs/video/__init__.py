@@ -11,13 +11,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.env import Env
-from agentenv.envs.rewards import judged
+from agentenv.envs.rewards import JudgeModel
 from agentenv.envs.rewards.spans import spans_seen, window_iou
-from agentenv.envs.video.answers import video_match
+from agentenv.envs.video.answers import accuracy
 from agentenv.envs.video.source import FILMS, video_tasks
 from agentenv.envs.video.toolbox import Clips, clip_steps, video_tools
 from agentenv.envs.video.view import FirstView, episode_media, shown
-from agentenv.policy import Policy
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
@@ -46,7 +45,7 @@ def video(
     frame: str = "relative_1000",
     dialect: str = "hermes",
     dialect_options: Mapping[str, Any] | None = None,
-    judge: Policy | None = None,
+    judge: JudgeModel = None,
     limits: Limits | Mapping[str, Any] | None = None,
     texts: Texts | Mapping[str, Any] | None = None,
     system: str = SYSTEM,
@@ -116,7 +115,7 @@ def video(
         limits=settings(Limits, limits, Limits(turns=10, on_turns="force")),
         texts=settings(Texts, texts, Texts()),
         rubric=Rubric(
-            Component("accuracy", judged(judge, rule=video_match, first_rule=True)),
+            Component("accuracy", accuracy(judge)),
             Component("spans_seen", spans_seen, weight=0.0),
             Component("best_iou", window_iou("best"), weight=0.0),
         ),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from agentenv.envs.rewards import rule_match
+from agentenv.envs.rewards import Judge, JudgeModel, RuleJudge, judged, rule_match
 from agentenv.envs.rewards.spans import answered_windows, temporal_iou
 from agentenv.envs.zoom.answers import zoom_match
+from agentenv.trajectory import Trajectory
+from agentenv.types import Task
 
 _LONGEST = 2000
 _WORD = re.compile(r"[^\W_]+")
@@ -38,3 +40,22 @@ def video_match(text: str | None, reference: Any, metadata: Mapping[str, Any] | 
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
+
+
+def accuracy(judge: JudgeModel = None) -> Callable[[Task, Trajectory], float | Awaitable[float | None] | None]:
+    """A component: `video_match`, and a judge's verdict on what it does not find right. Spans are never judged.
+
+    Args:
+        judge: the judge's model (see `rewards.judged`); None for the rule alone.
+    """
+    by_rule = RuleJudge(video_match)
+    judging = judged(judge, rule=video_match, first_rule=True)
+    if not isinstance(judging, Judge):
+        return by_rule
+
+    async def component(task: Task, trajectory: Trajectory) -> float | None:
+        if task.metadata.get("answer_type") == "span":
+            return by_rule(task, trajectory)
+        return await judging(task, trajectory)
+
+    return component

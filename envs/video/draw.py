@@ -81,6 +81,6 @@ def _label(pen: Pen, box: tuple[int, int, int, int], text: str, fill: Rgb, size:
     letters = font(size)
     if letters.getlength(text) > wide:
         letters = font(int(size * wide / letters.getlength(text)))
-    ink = _LIGHT if sum(fill) < 330 else _DARK
+    ink = _LIGHT if sum(fill) < 400 else _DARK
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     pen.text(middle, text, fill=ink, font=letters, anchor="mm")

@@ -1,4 +1,4 @@
-"""Films as H.264 files: a stretch that comes again is encoded once, so an hour takes about a second.
+"""Films as H.264 files: a stretch that comes again is encoded once, so an hour takes two seconds.
 
 Each stretch is a closed group of pictures at constant quantisation, so its packets depend on nothing before it, and the
 same packets can stand wherever the same stretch does.

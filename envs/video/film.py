@@ -10,7 +10,7 @@ from msgspec import Struct
 
 FPS = 5
 SIZE = (640, 360)
-GROUP = 40  # frames from one keyframe to the next
+GROUP = 20  # frames from one keyframe to the next
 
 
 class Card(Struct, frozen=True, tag="card"):

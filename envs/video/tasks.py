@@ -4,7 +4,7 @@
 
 A film is a real H.264 file of scenes in which things show for a moment: cards with codes and words, lamps that light,
 doors that change colour. None of them shows while the first view looks; where a scene is, it does tell. The same seed
-and index give the same task in every process. A film is encoded when its task is asked for, in about a second for an
+and index give the same task in every process. A film is encoded when its task is asked for, in two seconds for an
 hour, and kept for the next time.
 
 Difficulty:
@@ -17,7 +17,7 @@ Difficulty:
 | 4 | 30 minutes | 9 | 2.5 s | 14 |
 | 5 | 60 minutes | 12 | 2 s | 24 |
 
-All films have 640 x 360 pixels, 5 frames a second and a keyframe every 8 seconds or earlier; an hour is some 6 MB.
+All films have 640 x 360 pixels, 5 frames a second and a keyframe every 4 seconds or earlier; an hour is some 8 MB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 
 import msgspec
 
-from agentenv.envs.video.film import FPS, SIZE, Film
+from agentenv.envs.video.film import FPS, Film
 from agentenv.envs.video.kept import default_cache, film_video
 from agentenv.envs.video.kinds import KINDS, Ask, Asked, seconds, stray
 from agentenv.envs.video.plan import LEVELS, Level, NoRoom, Script
@@ -46,14 +46,14 @@ _VERSION = 1
 _TRIES = 20
 
 
-class _Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True):
     """The settings of a generator; part of every seed."""
 
-    seed: int
-    split: str
-    levels: tuple[int, ...]
-    kinds: tuple[str, ...]
-    views: tuple[FirstView, ...]
+    seed: int = 0
+    split: str = "train"
+    levels: tuple[int, ...] = tuple(LEVELS)
+    kinds: tuple[str, ...] = tuple(KINDS)
+    views: tuple[FirstView, ...] = (FirstView(),)
 
     @property
     def prefix(self) -> str:
@@ -97,7 +97,7 @@ def film_tasks(
     if difficulty is not None and difficulty not in LEVELS:
         raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
     levels = tuple(LEVELS) if difficulty is None else (difficulty,)
-    plan = _Plan(seed, split, levels, _chosen(kinds), tuple(views))
+    plan = Plan(seed, split, levels, _chosen(kinds), tuple(views))
     folder = default_cache() if cache == "" else None if cache is None else Path(cache)
     return TaskSet.generate(lambda index: _task(plan, index, folder), length, name=plan.prefix)
 
@@ -118,11 +118,8 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
 
 
-def _task(plan: _Plan, index: int, cache: Path | None) -> Task:
-    rng = Random(_digest((f"agentenv/video/{_VERSION}", plan, index)))
-    number = rng.choice(plan.levels)
-    kind = rng.choice(plan.kinds)
-    film, asked = _film(plan, rng, LEVELS[number], KINDS[kind])
+def _task(plan: Plan, index: int, cache: Path | None) -> Task:
+    number, kind, film, asked = composed(plan, index)
     return Task(
         id=f"{plan.prefix}-{index}",
         prompt=(film_video(film, cache), Text(asked.text)),
@@ -140,7 +137,18 @@ def _task(plan: _Plan, index: int, cache: Path | None) -> Task:
     )
 
 
-def _film(plan: _Plan, rng: Random, level: Level, ask: Ask) -> tuple[Film, Asked]:
+def composed(plan: Plan, index: int) -> tuple[int, str, Film, Asked]:
+    """Difficulty, kind, film and question of a task; nothing is drawn or encoded.
+
+    Raises:
+        UsageError: a first view from which nothing can be hidden.
+    """
+    rng = Random(_digest((f"agentenv/video/{_VERSION}", plan, index)))
+    number, kind = rng.choice(plan.levels), rng.choice(plan.kinds)
+    return number, kind, *_film(plan, rng, LEVELS[number], KINDS[kind])
+
+
+def _film(plan: Plan, rng: Random, level: Level, ask: Ask) -> tuple[Film, Asked]:
     times = looks(plan.views, level)
     for _ in range(_TRIES):
         script = Script(rng, level, times, _posters(rng, level))
@@ -166,6 +174,3 @@ def looks(views: Sequence[FirstView], level: Level) -> list[float]:
 
 def _posters(rng: Random, level: Level) -> list[str]:
     return [code(rng) if rng.random() < 0.4 else "" for _ in range(level.scenes)]
-
-
-__all__ = ["FPS", "SIZE", "film_tasks", "looks"]
