@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, NamedTuple, Union
 
 from msgspec import Struct, field
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from agentenv.errors import UsageError
 
@@ -83,6 +83,16 @@ class Video(Struct, frozen=True, gc=False, tag="video", omit_defaults=True):
             return self.images()
         pairs = zip(self.times, self.images(), strict=True)
         return tuple(part for time, image in pairs for part in (Text(stamp(time)), image))
+
+    def as_video(self) -> tuple[Text | Video, ...]:
+        """The clip for a model that sees videos. Where its frames would have had times before them, the window that
+        they span stands before it, since not every engine writes the times of a video into the prompt. A single frame
+        becomes two, since video models take frames in pairs (Qwen3-VL's processor refuses one).
+        """
+        film = replace(self, times=self.times * 2, frames=self.frames * 2) if len(self.frames) == 1 else self
+        if self.timestamps != "before" or not self.times:
+            return (film,)
+        return Text(stamp(self.times[0], self.times[-1])), film
 
 
 def stamp(seconds: float, last: float | None = None) -> str:

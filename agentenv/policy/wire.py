@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agentenv.dialects._calls import arguments_call
 from agentenv.errors import AgentEnvError, PolicyError
-from agentenv.types import Image, Message, Observation, Part, Table, Text, ToolCall, Video, is_stamp, stamp
+from agentenv.types import Image, Message, Observation, Part, Table, Text, ToolCall, Video, is_stamp
 
 Media = Callable[[str], bytes]
 """The bytes of a medium by its SHA-256."""
@@ -85,9 +85,7 @@ def shown(observation: Observation, video: VideoForm = "frames") -> Observation:
 
     Args:
         observation: what the policy was given.
-        video: "frames" puts the frames of a clip in its place, with their times where the clip says so. "video" keeps
-            the clip; where its frames would have had times before them, the window that they span stands before it,
-            since not every engine writes the times of a video into the prompt. A single frame becomes a video of two.
+        video: "frames" puts the frames of a clip in its place (`Video.as_frames`), "video" keeps it (`Video.as_video`).
 
     Raises:
         PolicyError: a video comes without frames.
@@ -107,14 +105,7 @@ def _opened(parts: Sequence[Part], video: VideoForm) -> tuple[Part, ...]:
         if not part.frames:
             name = part.handle or part.sha256[:12]
             raise PolicyError(f"the video {name} comes without frames; the environment chooses those (tools.video)")
-        if video == "frames":
-            opened += part.as_frames()
-            continue
-        if part.timestamps == "before":
-            opened.append(Text(stamp(part.times[0], part.times[-1])))
-        # Video models take frames in pairs: the processors of Qwen3-VL refuse a single one.
-        alone = len(part.frames) == 1
-        opened.append(replace(part, times=part.times * 2, frames=part.frames * 2) if alone else part)
+        opened += part.as_frames() if video == "frames" else part.as_video()
     return tuple(opened)
 
 

@@ -22,8 +22,8 @@ def pool() -> DecodePool:
     return DecodePool(1, 20.0)
 
 
-def settings(result: Any = "video", timestamps: Any = "before", **options: Any) -> ClipSettings:
-    return ClipSettings(Sampling(max_frames=8), Budget(total_pixels=60_000), timestamps, result=result, **options)
+def settings(result: Any = "video", timestamps: Any = "before", rule: Any = "time") -> ClipSettings:
+    return ClipSettings(Sampling(rule, max_frames=8), Budget(total_pixels=60_000), timestamps, result=result)
 
 
 def opening(timestamps: Any = "before", name: str = "mp4") -> Video:
@@ -33,13 +33,15 @@ def opening(timestamps: Any = "before", name: str = "mp4") -> Video:
     return first_view(media_store(), None, video, few, pool=pool())
 
 
-def film(result: Any = "video", timestamps: Any = "before", name: str = "mp4", **options: Any) -> Env:
+def film(
+    result: Any = "video", timestamps: Any = "before", name: str = "mp4", rule: Any = "time", **options: Any
+) -> Env:
     """An environment whose tool shows parts of the video that is asked about."""
     task = Task("film", (opening(timestamps, name), Text("QUESTION[0]")), "ANSWER[0]")
     parts: dict[str, Any] = {
         "id": "film",
         "tasks": TaskSet.of((task,), name="film"),
-        "tools": (video_clip_tool(settings(result, timestamps), pool=pool()),),
+        "tools": (video_clip_tool(settings(result, timestamps, rule), pool=pool()),),
         "system": "SYSTEM[be brief]",
         "rubric": Rubric(Component("right", exact_match)),
     }

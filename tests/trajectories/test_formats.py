@@ -225,7 +225,7 @@ def test_what_cannot_be_carried_is_skipped_with_a_reason(tmp_path: Path) -> None
     foreign = played(turns())
     foreign.env = msgspec.structs.replace(foreign.env, dialect="klingon")
     found = reasons([picture, film, foreign], tmp_path / "a")
-    assert found[:2] == ["a picture of it is missing or damaged", "it holds videos, which this format cannot carry"]
+    assert found[:2] == ["a picture of it is missing or damaged", "a video of it comes without frames"]
     assert found[2].startswith("its dialect cannot be made here: unknown dialect 'klingon'")
     assert reasons([foreign], tmp_path / "b", mode="rendered") == []
 
@@ -326,7 +326,7 @@ def test_wrong_words_name_the_right_ones(tmp_path: Path, format: str, options: d
 
 
 def test_the_registry() -> None:
-    assert [format.name for format in formats()] == ["grpo-groups", "jsonl", "trl-sft"]
+    assert [format.name for format in formats()] == ["grpo-groups", "jsonl", "longvt", "qwen-messages", "trl-sft"]
     assert find("openai-messages")[1] == {"arguments": "json"}
     with pytest.raises(UnknownNameError):
         find("nothing")

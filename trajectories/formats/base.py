@@ -104,7 +104,7 @@ class ExportReport(Struct):
         merged: things that were joined or moved to fit the format, with the number of episodes.
         files: the data files.
         sha256: of the data files' bytes: equal for equal episodes, options and version.
-        media: pictures that lie beside the data files.
+        media: pictures and videos that lie beside the data files.
     """
 
     format: str

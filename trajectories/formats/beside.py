@@ -10,6 +10,9 @@ from pathlib import Path
 FOLDER = "images"
 """Where pictures lie that rows name by their path."""
 
+VIDEOS = "videos"
+"""Where videos lie that rows name by their path."""
+
 MEDIA = "media"
 """Where they lie under their bare SHA-256, as in a run folder."""
 
@@ -53,7 +56,7 @@ class Beside:
 
     def prune(self) -> None:
         """Take away what an earlier export wrote and this one does not name, and nothing else."""
-        for top in (FOLDER, MEDIA):
+        for top in (FOLDER, VIDEOS, MEDIA):
             for place in (self.folder / top).glob("??/*"):
                 ours = re.fullmatch(r"[0-9a-f]{64}(\.\w+)?", place.name) and place.name[:2] == place.parent.name
                 if ours and f"{top}/{place.parent.name}/{place.name}" not in self._named:
@@ -61,7 +64,7 @@ class Beside:
         self._tidy()
 
     def _tidy(self) -> None:
-        for top in (FOLDER, MEDIA):
+        for top in (FOLDER, VIDEOS, MEDIA):
             for folder in (*(self.folder / top).glob("??"), self.folder / top):
                 if folder.is_dir() and not any(folder.iterdir()):
                     shutil.rmtree(folder)

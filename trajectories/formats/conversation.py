@@ -38,7 +38,7 @@ class Said(Struct):
         calls: its calls, all of them readable.
         name: of a tool result, the tool.
         call_id: of a tool result, the call.
-        parts: text and images in their order, where there are images; empty where all is text.
+        parts: text, images and videos in their order, where there are any pictures; empty where all is text.
     """
 
     role: str
@@ -70,7 +70,7 @@ def rendered(record: Trajectory) -> list[Said]:
     """The conversation in plain turns, with calls and results as the dialect wrote them.
 
     Raises:
-        UnfitError: it holds videos, or calls that were made beside the text.
+        UnfitError: it holds calls that were made beside the text.
     """
     said = []
     for index in path(record):
@@ -102,7 +102,7 @@ def structured(record: Trajectory, unreadable: str = "skip") -> tuple[list[Said]
             and what they were answered with as plain user turns ("text").
 
     Raises:
-        UnfitError: it holds videos, an unreadable turn, or a call in its middle that was never answered.
+        UnfitError: it holds an unreadable turn, or a call in its middle that was never answered.
     """
     said: list[Said] = []
     changes: set[str] = set()
@@ -245,10 +245,8 @@ def _notices(texts: Texts) -> re.Pattern[str]:
 
 
 def _said(role: str, parts: Sequence[Part], reasoning: str = "") -> Said:
-    if any(isinstance(part, Video) for part in parts):
-        raise UnfitError("it holds videos, which this format cannot carry")
     text = "\n".join(part.text for part in parts if not isinstance(part, (Image, Video)))
-    shows = any(isinstance(part, Image) for part in parts)
+    shows = any(isinstance(part, (Image, Video)) for part in parts)
     return Said(role, text, reasoning, parts=tuple(parts) if shows else ())
 
 

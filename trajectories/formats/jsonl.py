@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from agentenv.errors import StoreError, UsageError
 from agentenv.trajectories.formats.base import Format, Options, Row, Tally
 from agentenv.trajectories.formats.beside import MEDIA
-from agentenv.trajectories.media import images
+from agentenv.trajectories.media import images, videos
 from agentenv.trajectories.salvage import encode
 from agentenv.trajectory import Trajectory
 
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
 
 
-def rows(run: Run, options: Options, tally: Tally) -> Iterator[Row]:
+class RecordOptions(Options, frozen=True):
+    """Options of jsonl.
+
+    Args:
+        video: what is taken along of videos. "frames": the frames that policies saw; the record names the files by
+            hash. "reference": the files too, so that the records can be exported as references to videos later.
+    """
+
+    video: Literal["frames", "reference"] = "frames"
+
+
+def rows(run: Run, options: RecordOptions, tally: Tally) -> Iterator[Row]:
     """One row a record: its fields."""
     if options.container != "jsonl":
         raise UsageError("the format jsonl has no other container")
@@ -27,6 +38,9 @@ def rows(run: Run, options: Options, tally: Tally) -> Iterator[Row]:
         lost = [name for name in names if not _copied(run, name, tally)]
         if lost:
             tally.drop({"media"})
+        films = videos(record) if options.video == "reference" else []
+        if [name for name in films if not _copied(run, name, tally)]:
+            tally.drop({"videos"})
         yield msgspec.json.decode(encode(record))
 
 
@@ -43,8 +57,11 @@ def _copied(run: Run, name: str, tally: Tally) -> bool:
 FORMAT = Format(
     "jsonl",
     "Complete records of episodes, one JSON object a line.",
-    Options,
+    RecordOptions,
     dict.fromkeys(Trajectory.__struct_fields__, "json"),
-    {"media": "a picture is neither in the run folder nor in this process"},
+    {
+        "media": "a picture is neither in the run folder nor in this process",
+        "videos": "a video file is neither in the run folder nor in this process",
+    },
     rows,
 )

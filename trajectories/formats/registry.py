@@ -11,6 +11,8 @@ from agentenv.trajectories.formats.base import Format
 MODULES = {
     "grpo-groups": "agentenv.trajectories.formats.grpo_groups",
     "jsonl": "agentenv.trajectories.formats.jsonl",
+    "longvt": "agentenv.trajectories.formats.longvt",
+    "qwen-messages": "agentenv.trajectories.formats.qwen_messages",
     "trl-sft": "agentenv.trajectories.formats.trl_sft",
 }
 """Module of each format; it holds it as `FORMAT`."""

@@ -84,11 +84,11 @@ class Probe:
 
 
 def _one_picture_fewer(messages: list[Row]) -> Iterator[list[Row]]:
-    """The conversation without its first picture, without its second, and so on."""
+    """The conversation without its first picture or video, without its second, and so on."""
     for index, message in enumerate(messages):
         parts = message["content"] if isinstance(message["content"], list) else []
         for place, part in enumerate(parts):
-            if part["type"] == "image":
+            if part["type"] != "text":
                 less = {**message, "content": parts[:place] + parts[place + 1 :]}
                 yield [*messages[:index], less, *messages[index + 1 :]]
 
@@ -121,8 +121,8 @@ class _Marking:
         return self._framed(thought, "reasoning", index) + ended + self._framed(said, _KINDS.get(role, "prompt"), index)
 
     def _part(self, part: Row, role: str, index: int) -> Row:
-        if part["type"] == "image":
-            return {"type": "image", "image": ""}
+        if part["type"] != "text":
+            return {"type": part["type"], part["type"]: ""}
         return {**part, "text": self._text(part["text"], role, index)}
 
     def _framed(self, text: str, loss: str, index: int) -> str:

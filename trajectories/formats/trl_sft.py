@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -20,10 +20,10 @@ from agentenv.trajectories.formats.conversation import (
     structured,
     with_tools,
 )
-from agentenv.trajectories.formats.pictures import Pictures, check_order, holds_pictures
+from agentenv.trajectories.formats.pictures import Pictures, VideoForm, check_order, holds_pictures, holds_videos
 from agentenv.trajectories.formats.templates import LOSSES, Probe
 from agentenv.trajectory import Trajectory
-from agentenv.types import Image, StopReason, Table, ToolCall
+from agentenv.types import StopReason, Table, ToolCall
 
 if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
@@ -48,6 +48,10 @@ class SftOptions(Options, frozen=True):
             "uri", in the row itself; "column", as bytes in the column `images` of a Parquet file (rendered mode only,
             since TRL fills no placeholders in results of tools).
         image_root: put before the paths of files; without it they start at the folder of the export.
+        video: how clips are written. "frames": each frame an image where it was seen, with the time before it that the
+            policy saw. TRL takes nothing else; for trainers that read videos see the format qwen-messages, where
+            "reference" names the file with the window, the number of frames and their size (the trainer chooses and
+            decodes the frames), and "list" names the frames that the policy saw.
         min_reward: the least reward of an episode; None takes every one.
         include: endings that are left out otherwise: "masked", "length" (the engine cut the last turn off) and
             "unscored" (the infrastructure failed).
@@ -61,18 +65,20 @@ class SftOptions(Options, frozen=True):
     template: str = ""
     images: Literal["files", "uri", "column"] = "files"
     image_root: str = ""
+    video: VideoForm = "frames"
     min_reward: float | None = None
     include: tuple[Literal["masked", "length", "unscored"], ...] = ()
 
 
 def rows(run: Run, options: SftOptions, tally: Tally) -> Iterator[Row]:
     """One row an episode."""
-    yield from _rows(run, options, tally, None)
+    yield from conversations(run, options, tally, None)
 
 
 def vision_rows(run: Run, options: SftOptions, tally: Tally) -> Iterator[Row]:
     """One row an episode, all of them as TRL's path for vision models takes them."""
-    yield from _rows(run, options, tally, Pictures(run.media, tally.beside, options.images, options.image_root))
+    pictures = Pictures(run.media, tally.beside, options.images, options.image_root)
+    yield from conversations(run, options, tally, pictures)
 
 
 def fitted(run: Run, options: SftOptions) -> Format:
@@ -81,6 +87,11 @@ def fitted(run: Run, options: SftOptions) -> Format:
     Raises:
         UsageError: the options cannot go together.
     """
+    if options.video != "frames":
+        raise UsageError(
+            f'format trl-sft: video="{options.video}" is not possible: TRL hands no videos to a model, and would train'
+            ' on placeholders without pixels. Take video="frames", or the format qwen-messages'
+        )
     if not any(holds_pictures(record) for _, record in run.records()):
         return FORMAT
     if options.images == "column" and (options.mode != "rendered" or options.container != "parquet"):
@@ -89,31 +100,44 @@ def fitted(run: Run, options: SftOptions) -> Format:
     return msgspec.structs.replace(FORMAT, columns={**FORMAT.columns, "images": kind}, rows=vision_rows)
 
 
-def _rows(run: Run, options: SftOptions, tally: Tally, pictures: Pictures | None) -> Iterator[Row]:
+def conversations(
+    run: Run, options: SftOptions, tally: Tally, pictures: Pictures | None, *, trl: bool = True
+) -> Iterator[Row]:
+    """One row an episode.
+
+    Args:
+        run: the episodes.
+        options: see there.
+        tally: takes what is left out.
+        pictures: writes the pictures; None where there are none.
+        trl: the rows go round what TRL does not do for vision models: the tools stand in the system message, and a
+            column `images` tells it that the model sees.
+    """
     probe = Probe(options.template) if options.template else None
     for _, record in run.records():
-        reason = _unwanted(record, options)
+        reason = unwanted(record, options.min_reward, options.include)
         if reason:
             tally.skip(record.id, reason)
             continue
         try:
-            yield _row(record, options, tally, probe, pictures)
+            yield _row(record, options, tally, probe, pictures, trl)
         except UnfitError as unfit:
             tally.skip(record.id, str(unfit))
 
 
-def _unwanted(record: Trajectory, options: SftOptions) -> str:
-    outcome = record.outcome
+def unwanted(record: Trajectory, min_reward: float | None, include: Iterable[str]) -> str:
+    """Why an episode is not to be learned from; empty where it is. See `SftOptions`."""
+    outcome, include = record.outcome, set(include)
     if outcome is None:
         return "not finished"
-    if outcome.stop_reason in _UNSCORED and "unscored" not in options.include:
+    if outcome.stop_reason in _UNSCORED and "unscored" not in include:
         return f"unscored ({outcome.stop_reason})"
-    if outcome.masked and "masked" not in options.include:
+    if outcome.masked and "masked" not in include:
         return "masked by a budget"
-    if outcome.stop_reason == StopReason.LENGTH and "length" not in options.include:
+    if outcome.stop_reason == StopReason.LENGTH and "length" not in include:
         return "cut off by the engine"
-    if options.min_reward is not None and not passed(_reward(outcome.reward), options.min_reward):
-        return f"reward below {options.min_reward:g}"
+    if min_reward is not None and not passed(_reward(outcome.reward), min_reward):
+        return f"reward below {min_reward:g}"
     if not any(node.message.role == "assistant" for node in record.path()):
         return "no turn of the policy"
     return ""
@@ -126,7 +150,9 @@ def _reward(reward: float | None) -> float:
     return float("-inf") if reward is None else reward
 
 
-def _row(record: Trajectory, options: SftOptions, tally: Tally, probe: Probe | None, pictures: Pictures | None) -> Row:
+def _row(
+    record: Trajectory, options: SftOptions, tally: Tally, probe: Probe | None, pictures: Pictures | None, trl: bool
+) -> Row:
     changes: set[str] = set()
     if options.mode == "rendered":
         said = rendered(record)
@@ -137,7 +163,7 @@ def _row(record: Trajectory, options: SftOptions, tally: Tally, probe: Probe | N
         together, said = len(said), one_call_a_turn(said)
         changes |= {"calls made at once split into turns"} if len(said) > together else set()
     tools = [tool.openai() for tool in record.env.tools] if options.mode == "structured" else []
-    if pictures and tools:
+    if pictures and tools and trl:
         said, tools = with_tools(said, record.env.tools), []
         changes |= {"tools written into the system message, as TRL does not pass them on to vision models"}
     column: list[Row] = []
@@ -148,7 +174,7 @@ def _row(record: Trajectory, options: SftOptions, tally: Tally, probe: Probe | N
         "task_id": record.task.id,
         "sample": record.group.index,
         "reward": record.reward,
-        **({"images": column} if pictures else {}),
+        **({"images": column} if pictures and trl else {}),
     }
     lost = probe.losses(row) if probe else set[str]()
     tally.merge(changes)
@@ -214,8 +240,10 @@ def _losses(record: Trajectory, said: list[Said], options: SftOptions) -> Iterat
         yield "table_rows"
     if any(run.error_kind for run in record.tool_runs):
         yield "error_kind"
-    if any(part.derived for message in said for part in message.parts if isinstance(part, Image)):
+    if any(getattr(part, "derived", None) or getattr(part, "of", "") for message in said for part in message.parts):
         yield "derived"
+    if options.video == "reference" and holds_videos(record):
+        yield "frames"
 
 
 FORMAT = Format(
@@ -239,6 +267,7 @@ FORMAT = Format(
         "table_rows": "tables are the text that the policy read",
         "error_kind": "results do not say that they are errors, other than in their text",
         "derived": "pictures do not say how they were cut out of others, other than in texts beside them",
+        "frames": "the trainer chooses frames of a video itself; video='list' names those that the policy saw",
     },
     rows,
     fitted,
