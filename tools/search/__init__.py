@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from agentenv.tools.search.build import cache_folder
 from agentenv.tools.search.corpus import Corpus, open_corpus
+from agentenv.tools.search.dense import Embedder
 from agentenv.tools.search.documents import Columns
 from agentenv.tools.search.formats import FORMATS, make_formatter, picture
 from agentenv.tools.search.image_tool import image_search_tool
+from agentenv.tools.search.images import ImageCorpus, open_images
+from agentenv.tools.search.looks import PictureEmbedder
 from agentenv.tools.search.pipeline import Budget, Pipeline, hits_of
+from agentenv.tools.search.summary import PolicySummary
 from agentenv.tools.search.text_tool import web_search_tool
 from agentenv.tools.search.types import (
     Formatter,
@@ -33,11 +37,15 @@ __all__ = [
     "Budget",
     "Columns",
     "Corpus",
+    "Embedder",
     "Formatter",
     "Grounder",
     "Hit",
+    "ImageCorpus",
     "ImageRetriever",
+    "PictureEmbedder",
     "Pipeline",
+    "PolicySummary",
     "Reranker",
     "Results",
     "Retriever",
@@ -48,6 +56,7 @@ __all__ = [
     "image_search_tool",
     "make_formatter",
     "open_corpus",
+    "open_images",
     "picture",
     "web_search_tool",
 ]

@@ -120,15 +120,15 @@ def read_documents(source: Source, columns: Columns) -> Iterator[Hit]:
     """
     seen: set[str] = set()
     number = 0
-    for file, rows in _tables(source):
+    for file, rows in tables(source):
         chosen: Columns | None = None
         for line, row in enumerate(rows, start=1):
             try:
                 if isinstance(row, Hit):
                     hit = row
                 else:
-                    chosen = chosen or columns.within(_checked(row))
-                    hit = _document(row, chosen, number)
+                    chosen = chosen or columns.within(checked_row(row))
+                    hit = document(row, chosen, number)
                 if hit.id in seen:
                     raise DataError(f"a second document has the id {hit.id[:80]!r}")
             except DataError as error:
@@ -138,7 +138,7 @@ def read_documents(source: Source, columns: Columns) -> Iterator[Hit]:
             yield hit
 
 
-def _tables(source: Source) -> Iterator[tuple[str, Iterable[Any]]]:
+def tables(source: Source) -> Iterator[tuple[str, Iterable[Any]]]:
     """Name and rows of each file; "" for rows at hand."""
     files = files_of(source)
     if files is None:
@@ -203,14 +203,15 @@ def _parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"not a readable Parquet file: {str(error).partition(chr(10))[0][:200]}", str(path)) from None
 
 
-def _checked(row: Any) -> Mapping[str, Any]:
+def checked_row(row: Any) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
         raise DataError(f"a document is an object with columns, not {type(row).__name__}")
     return row
 
 
-def _document(row: Any, columns: Columns, number: int) -> Hit:
-    _checked(row)
+def document(row: Any, columns: Columns, number: int) -> Hit:
+    """The document of a row, which `Columns.within` has seen; `number` names it where no column does."""
+    checked_row(row)
     text, title = _text(row, columns.text), _text(row, columns.title)
     if columns.title_line:
         first, _, text = text.partition("\n")
@@ -261,7 +262,7 @@ def document_store(
     digest = canonical_hash([FORMAT, key or _content(source, files, columns), columns])[:32]
 
     def write(place: Path) -> None:
-        _write(place, counted(read_documents(source, columns), "reading documents", None, progress))
+        write_documents(place, counted(read_documents(source, columns), "reading documents", None, progress))
 
     return DocumentStore(made_once(base / f"docs-{digest}", write), digest)
 
@@ -281,7 +282,8 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(folder: Path, documents: Iterator[Hit]) -> None:
+def write_documents(folder: Path, documents: Iterable[Hit]) -> None:
+    """Write a store into a folder."""
     import numpy as np
 
     encoder = msgspec.msgpack.Encoder()

@@ -19,7 +19,15 @@ from agentenv.tools.image.render import Renderer, encode
 from agentenv.tools.image.view import View, view_of
 from agentenv.tools.image.zoom import Naming, Numbers, _frame, _named, _naming_arguments, _tool
 from agentenv.tools.search.pipeline import Pipeline
-from agentenv.tools.search.text_tool import MAX_QUERY, bindings, checked_query, identity, is_deterministic, staged
+from agentenv.tools.search.text_tool import (
+    MAX_QUERY,
+    bindings,
+    checked_query,
+    identity,
+    is_deterministic,
+    shared,
+    staged,
+)
 from agentenv.tools.search.types import Formatter, Grounder, ImageRetriever, Retriever, Summariser
 from agentenv.types import Image, ToolResult
 
@@ -99,7 +107,7 @@ def image_search_tool(
     words: Any = text_retriever or retriever
 
     async def run(media: EpisodeMedia, **given: Any) -> ToolResult:
-        asked = {"question": given.get("question", ""), "store": media.store, "cost": cost}
+        asked = {"question": given.get("question", ""), "store": shared(media.store, retriever, words), "cost": cost}
         if given.get(query) and "query" in by:
             text = checked_query(given[query], MAX_QUERY)
             return await stages.finish(name, text, await words.search(text, stages.wanted), **asked)

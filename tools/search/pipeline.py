@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from agentenv.errors import ConfigError, InfrastructureError, ToolError
+from agentenv.errors import ConfigError
 from agentenv.media import MediaStore, media_store
 from agentenv.tools.search.formats import Picture, make_formatter, written
 from agentenv.tools.search.types import Formatter, Hit, Reranker, Results, Summariser, Summary
@@ -172,8 +172,8 @@ class Pipeline(Struct, frozen=True):
         started = time.perf_counter()
         try:
             made: Summary | str = await _awaited(self.summarise(query, hits, question))
-        except (InfrastructureError, ToolError) as error:
-            logger.warning("the summariser failed: %s", error)
+        except Exception as error:  # whatever it is, the search itself has gone well
+            logger.warning("the summariser failed: %r", error)
             return None, f"{type(error).__name__}: {error}"
         if isinstance(made, str):
             made = Summary(made, _named(self.summarise), None, time.perf_counter() - started)
@@ -209,6 +209,8 @@ def _parts(results: Results, formatter: Formatter, store: MediaStore | None) -> 
 
 
 def _image(sha256: str, store: MediaStore) -> Image:
+    if sha256 not in store:
+        store.put_bytes(media_store().get(sha256))  # a live engine's, which knows the process's store only
     info = store.info(sha256)
     return Image(sha256, info.mime, info.width, info.height)
 
@@ -225,8 +227,3 @@ def hit_table(query: str, hits: Sequence[Hit], text: str) -> Table:
 def hits_of(part: Table) -> list[dict[str, Any]]:
     """The rows of such a table by column; none where it is another tool's."""
     return [dict(zip(COLUMNS, row, strict=True)) for row in part.rows] if part.columns == COLUMNS else []
-
-
-def plain_hit(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON values."""
-    return asdict(hit)

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.errors import ConfigError, ToolError, ToolErrorKind
-from agentenv.media import MediaStore
+from agentenv.media import MediaStore, media_store
 from agentenv.tool import Bound, Tool
 from agentenv.tools.image.zoom import _tool
 from agentenv.tools.search.pipeline import Pipeline
@@ -68,8 +68,8 @@ def web_search_tool(
     async def run(**given: Any) -> ToolResult:
         query = checked_query(given[argument], max_query)
         hits = await retriever.search(query, stages.wanted)
-        about = given.get("question", "")
-        return await stages.finish(name, query, hits, question=about, store=store, cost=cost)
+        about, kept = given.get("question", ""), shared(store or media_store(), retriever)
+        return await stages.finish(name, query, hits, question=about, store=kept, cost=cost)
 
     arguments: dict[str, tuple[Any, Any, str]] = {argument: (str, ..., argument_description)}
     return _tool(
@@ -121,6 +121,15 @@ def checked_query(query: str, most: int) -> str:
         text = f"The query is too long: {len(query):,} characters; at most {most:,}. Search for a few words."
         raise ToolError(text, ToolErrorKind.INVALID_ARGUMENTS)
     return query
+
+
+def shared(store: MediaStore, *retrievers: object) -> MediaStore:
+    """The store, in which the pictures of these retrievers' hits are found as well."""
+    for retriever in retrievers:
+        pictures = getattr(retriever, "pictures", None)
+        if pictures is not None:
+            store.add_root(pictures)
+    return store
 
 
 def identity(retriever: Retriever | ImageRetriever | None) -> Sequence[str]:
