@@ -51,6 +51,7 @@ _ENVIRONMENTS = (
 )
 _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),
+    ("longvt", "LongVT: looks again at windows of a long video; accuracy, format and temporal IoU", "video"),
     ("mini-o3", "Mini-o3: relative boxes in <grounding>, crops of crops, over-turn masking", "image"),
     ("pixel-reasoner", "Pixel-Reasoner: relative boxes, curiosity over the group", "image"),
     ("qwen3vl-zoom", "Qwen3-VL with Qwen-Agent's zoom tool: boxes from 0 to 1000", "image"),

@@ -20,6 +20,7 @@ from agentenv.envs.zoom.toolbox import zoom_steps
 from agentenv.errors import UnknownNameError
 from agentenv.media import EpisodeMedia, decode_cache, media_store
 from agentenv.reward import Component, Rubric
+from agentenv.rules import TokenCount, estimate_tokens
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import TaskSet
 from agentenv.tool import Tool
@@ -123,10 +124,16 @@ def compose(
     seed: int,
     render_mode: str | None,
     aliases: Mapping[str, str] | None = None,
+    bind: Callable[[Task], Mapping[str, Any]] | None = None,
+    count: TokenCount = estimate_tokens,
 ) -> Env:
-    """The environment of a preset. `limits` of the caller replace the preset's as a whole, or field by field."""
+    """The environment of a preset.
 
-    def bind(task: Task) -> Mapping[str, Any]:
+    `limits` of the caller replace the preset's as a whole, or field by field. `bind` makes what the tools are bound
+    to: the media of the prompt by default, under `aliases` too. The other arguments are those of `Env`.
+    """
+
+    def prompt_media(task: Task) -> Mapping[str, Any]:
         return {"media": EpisodeMedia(task.prompt, aliases=aliases)}
 
     return Env(
@@ -139,8 +146,9 @@ def compose(
         limits=settings(Limits, limits, default_limits),
         texts=Texts(),
         rubric=rubric,
-        bind=bind,
+        bind=bind or prompt_media,
         frame=frame,
+        count=count,
         seed=seed,
         render_mode=render_mode,
     )

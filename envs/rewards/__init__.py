@@ -21,6 +21,7 @@ from agentenv.envs.rewards.answers import (
     relaxed_match,
     rule_match,
     scores,
+    token_f1,
     within_length,
 )
 from agentenv.envs.rewards.boxes import (
@@ -40,7 +41,7 @@ from agentenv.envs.rewards.boxes import (
     overlap,
 )
 from agentenv.envs.rewards.formulas import boxed, evaluate, same_formula
-from agentenv.envs.rewards.judge import Judge, JudgeModel, RuleJudge, judged, verdict
+from agentenv.envs.rewards.judge import Judge, JudgeModel, RuleJudge, judged, model_of, verdict
 from agentenv.envs.rewards.shaping import (
     answered,
     balanced,
@@ -102,6 +103,7 @@ __all__ = [
     "last_call_failed",
     "matched_f1",
     "math_match",
+    "model_of",
     "moments",
     "normal",
     "number",
@@ -117,6 +119,7 @@ __all__ = [
     "tags",
     "temporal_iou",
     "temporal_recall",
+    "token_f1",
     "tool_count_penalty",
     "tool_used",
     "unless_last_call_failed",

@@ -209,6 +209,22 @@ def relaxed_match(text: str | None, reference: Any, relative: float = 0.05) -> f
     return number_match(said, wanted, 0.0 if whole else relative)
 
 
+def token_f1(text: str | None, reference: Any) -> float:
+    """F1 of the sets of words of the answer and of the reference; a list of references is taken as one set.
+
+    Source: the open-ended tasks of ParaVT.
+
+    >>> round(token_f1("the red car", "a red bus"), 3)
+    0.5
+    """
+    if text is None or len(text) > 20_000:
+        return 0.0
+    listed = reference if isinstance(reference, (list, tuple)) else [reference]
+    wanted = set(normal(" ".join(map(str, listed))).split())
+    said = set(normal(boxed(text) or text).split())
+    return 2.0 * len(said & wanted) / (len(said) + len(wanted)) if said and wanted else 0.0
+
+
 def math_match(text: str | None, reference: Any) -> float:
     """1.0 where the answer is the same mathematical value or formula as the reference; see `formulas.same_formula`."""
     if text is None or len(text) > 20_000:

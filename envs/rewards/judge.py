@@ -125,10 +125,15 @@ def judged(
     """
     if policy is None:
         return RuleJudge(rule, answer_of=answer_of)
-    if not isinstance(policy, Policy):
-        given = {"name": policy} if isinstance(policy, str) else dict(policy)
-        policy = make_policy(given.pop("name", ""), **given)
-    return Judge(policy, rule=rule if first_rule else None, answer_of=answer_of, **options)
+    return Judge(model_of(policy), rule=rule if first_rule else None, answer_of=answer_of, **options)
+
+
+def model_of(policy: Policy | str | Mapping[str, Any]) -> Policy:
+    """The policy that an option names: as `judged` takes it."""
+    if isinstance(policy, Policy):
+        return policy
+    given = {"name": policy} if isinstance(policy, str) else dict(policy)
+    return make_policy(given.pop("name", ""), **given)
 
 
 class RuleJudge:
