@@ -53,6 +53,7 @@ _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),
     ("longvt", "LongVT: looks again at windows of a long video; accuracy, format and temporal IoU", "video"),
     ("mini-o3", "Mini-o3: relative boxes in <grounding>, crops of crops, over-turn masking", "image"),
+    ("paravt", "ParaVT: windows of a long video, several at once, told in words by a second model", "video"),
     ("pixel-reasoner", "Pixel-Reasoner: relative boxes, curiosity over the group", "image"),
     ("qwen3vl-zoom", "Qwen3-VL with Qwen-Agent's zoom tool: boxes from 0 to 1000", "image"),
     ("thyme", "Thyme: Python code that crops and computes, run in a sandbox", "image"),

@@ -72,7 +72,7 @@ def asked_videos(tasks: TaskSet, form: str, view: View, steps: Callable[[Task], 
 
 def crop_steps(task: Task) -> list[dict[str, Any]]:
     """What an expert does with `crop_video`: one call for each evidence span."""
-    return clip_steps(task, tool=TOOL, start=START, end=END, video="", fps="", joined=0.0, video_path=PATH)
+    return clip_steps(task, tool=TOOL, start=START, end=END, video="", fps="", video_path=PATH)
 
 
 def bound(task: Task) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def right(
     return judged_or_measured
 
 
-def with_frames(factor: int, view: FirstView) -> TokenCount:
+def with_frames(factor: int) -> TokenCount:
     """Tokens of a message as `estimate_tokens` has it, plus what its frames take.
 
     An image takes (width / factor) * (height / factor), rounded up, plus its two marks; two frames of a video part take
@@ -118,7 +118,6 @@ def with_frames(factor: int, view: FirstView) -> TokenCount:
 
     Args:
         factor: pixels along a side of what one token sees: 28 for Qwen2.5-VL, 32 for Qwen3-VL.
-        view: how large the frames of a video part are.
     """
 
     def tokens(width: int, height: int) -> int:
@@ -130,8 +129,7 @@ def with_frames(factor: int, view: FirstView) -> TokenCount:
             if isinstance(part, Image):
                 total += tokens(part.width, part.height)
             elif isinstance(part, Video):
-                shown = len(part.frames)
-                total += -(-shown // 2) * tokens(*view.budget.size(part.width, part.height, max(1, shown)))
+                total += -(-len(part.frames) // 2) * tokens(part.width, part.height)
         return total
 
     return count

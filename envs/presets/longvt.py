@@ -115,7 +115,7 @@ def longvt(
     schema: Schema = "rl",
     clamp_end: bool | None = None,
     frames: int = 512,
-    first_view: Literal["frames", "video"] = "frames",
+    first_view: Literal["video", "frames"] = "video",
     judge: JudgeModel = None,
     limits: Limits | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -135,8 +135,8 @@ def longvt(
             bound, no path is ever opened), and lets the policy answer after the fifth call.
         scoring: which scorers are rewarded; as the variant by default. Upstream counts the window of a call that
             failed, reads calls out of the text with Python's syntax (a call with null, true or false is passed over for
-            the one before), counts tags in tool output, and takes "0.5" anywhere in the judge's reply for a half. The
-            other scorers are recorded beside them.
+            the one before), counts tags over all turns together, and takes "0.5" anywhere in the judge's reply for a
+            half. The other scorers are recorded beside them.
         recipe: "iou": accuracy + format + IoU of the last window, the published reward. "recall": its recall instead,
             which is known to be hacked by wide windows. "tool": 1 for a tool used with an answer that is not wrong.
             "plain": accuracy + format. "default": .8 and .2 of these. "grounding": IoU of an answered [start, end] +
@@ -144,7 +144,7 @@ def longvt(
         schema: of `crop_video`: no argument is required ("rl"), or all are ("eval", as the demonstration has it).
         clamp_end: whether a window may end after the video; as the variant by default.
         frames: most frames of the first view, at one a second: 512 in training, 768 in the published evaluation.
-        first_view: "frames" as images, as in RL; "video" as one video part, as in SFT.
+        first_view: "video" as one part, as in SFT, or "frames" as separate images, as in RL.
         judge: a model that judges answers (upstream Qwen2.5-72B at temperature 0.3); rules where there is none.
         limits: budgets of the episode; what is given replaces the preset's field by field. The tokens are the sum of
             the published prompt (36,000) and response (16,384), frames counted as Qwen2.5-VL does.
@@ -156,7 +156,7 @@ def longvt(
         ("scoring", scoring or variant, Variant),
         ("recipe", recipe, Recipe),
         ("schema", schema, Schema),
-        ("first_view", first_view, Literal["frames", "video"]),
+        ("first_view", first_view, Literal["video", "frames"]),
     ):
         known(what, value, names)
     view = _view(frames, first_view)
@@ -182,11 +182,11 @@ def longvt(
         seed=seed,
         render_mode=render_mode,
         bind=bound,
-        count=with_frames(FACTOR, view),
+        count=with_frames(FACTOR),
     )
 
 
-def _view(frames: int, form: Literal["frames", "video"]) -> FirstView:
+def _view(frames: int, form: Literal["video", "frames"]) -> FirstView:
     output = Output(resize=SmartResize(FACTOR, FACTOR * FACTOR, PIXELS, "qwen_vl_utils"))
     return FirstView(Sampling("qwen", 1.0, 1, frames), Budget(output, frames * PIXELS), "none", form)
 

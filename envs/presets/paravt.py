@@ -31,7 +31,7 @@ from agentenv.types import Image, Message, Observation, Part, Task, Text, ToolRe
 
 SYSTEM = "You are a helpful assistant."
 FORM = (
-    "{question}\nThese are a few frames of the video, each after its time. Think first. Call **crop_video** for parts that"
+    "{question}\nThese are frames of the video, each after its time. Think first. Call **crop_video** for parts that"
     " must be seen more closely, several of them in one turn where that helps: each is watched for you and told in"
     " words. Then answer. Keep to this form: <think>...</think> <tool_call>...</tool_call> (if tools are needed)"
     " <answer>...</answer>. The Video path for this video is: {path}"
@@ -46,9 +46,7 @@ CLIP = ClipSettings(
     "",
     handles=False,
 )
-WATCH = (
-    "You watch a part of a video for somebody who sees only your words. Report truthfully what is shown, and when."
-)
+WATCH = "You watch a part of a video for somebody who sees only your words. Report truthfully what is shown, and when."
 ASK = (
     "These are frames of the part from {start:g} to {end:g} seconds, each after its time. The question about the whole"
     " video is: {question}\nTell in a few sentences what this part shows that bears on it: texts and numbers as they"

@@ -14,7 +14,7 @@ import agentenv
 from agentenv.env import Env
 from agentenv.media import media_store
 from agentenv.task import TaskSet
-from agentenv.types import Image, Message, Part, StepResult, Task, Text
+from agentenv.types import Image, Message, Part, StepResult, Task, Text, Video
 from tests.pictures import encoded, scene
 
 GOLDENS = Path(__file__).parents[2] / "golden"
@@ -71,9 +71,11 @@ def _message(message: Message) -> dict[str, Any]:
 def _part(part: Part) -> Any:
     if isinstance(part, Text):
         return part.text.split("\n")
+    if isinstance(part, Video):
+        return {"video": part.handle, "size": f"{part.width} x {part.height}", "times": list(part.times)}
     assert isinstance(part, Image)
     shown: dict[str, Any] = {"image": part.handle, "size": f"{part.width} x {part.height}"}
-    return shown | {key: value for key, value in (part.derived or {}).items() if key in ("box", "path")}
+    return shown | {key: value for key, value in (part.derived or {}).items() if key in ("box", "path", "time")}
 
 
 def equals_golden(name: str, env: Env) -> None:
