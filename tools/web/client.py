@@ -14,13 +14,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
-from msgspec import Struct
 from yarl import URL
 
-from agentenv.errors import ToolError, ToolErrorKind
+from agentenv.errors import ToolErrorKind
 from agentenv.policy.http import RETRIED, Patience, retry_after
 from agentenv.policy.sessions import Sessions
+from agentenv.tools.web.answers import Fetched, FetchError
 from agentenv.tools.web.guard import Guard, GuardedResolver, parsed, refused
+from agentenv.tools.web.httpcache import HTTPCache
 from agentenv.tools.web.rate import Rate, Turns
 
 Visit = Callable[[URL], Awaitable[None]]
@@ -30,35 +31,6 @@ USER_AGENT = "agentenv (a research agent; it respects robots.txt)"
 PATIENCE = Patience(deadline=20.0, connect=5.0, retries=2, pause=0.5, longest=5.0)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LONGEST_HOLD = 600.0
-
-
-class FetchError(ToolError):
-    """A request that brought nothing. `status` is the server's answer, 0 where there was none."""
-
-    def __init__(self, text: str, kind: ToolErrorKind = ToolErrorKind.FAILED, status: int = 0) -> None:
-        self.status = status
-        super().__init__(text, kind)
-
-    def __reduce__(self) -> tuple[type[FetchError], tuple[str, ToolErrorKind, int]]:  # type: ignore[override]
-        return type(self), (str(self), self.kind, self.status)
-
-
-class Fetched(Struct, frozen=True):
-    """An answer.
-
-    Args:
-        url: that gave it, after redirects.
-        status: of the last answer.
-        headers: names in small letters.
-        body: decompressed.
-        cut: the body goes on, beyond what was to be read.
-    """
-
-    url: URL
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    cut: bool = False
 
 
 class _Again(Exception):
@@ -79,6 +51,7 @@ class WebClient:
         concurrency: connections at once; `per_host` of them to one host.
         user_agent: what servers and their robots.txt are told.
         max_bytes: of a decompressed answer; what lies beyond is not read.
+        cache: keeps what servers allow to be kept; None keeps nothing.
     """
 
     def __init__(
@@ -92,9 +65,10 @@ class WebClient:
         per_host: int = 16,
         user_agent: str = USER_AGENT,
         max_bytes: int = 2 << 20,
+        cache: HTTPCache | None = None,
     ) -> None:
         self.guard, self.patience, self.redirects = guard, patience, redirects
-        self.user_agent, self.max_bytes = user_agent, max_bytes
+        self.user_agent, self.max_bytes, self.cache = user_agent, max_bytes, cache
         self._concurrency, self._per_host = concurrency, per_host
         self.turns = Turns(rate)
         self._sessions = Sessions(self._session, concurrency)
@@ -126,7 +100,8 @@ class WebClient:
         first = self._checked(url)
         most = self.max_bytes if max_bytes is None else max_bytes
         sending = {"method": method, "headers": self._headers(headers), "data": body}
-        await self.turns.wait(first.host or "")  # before the clock starts: our politeness is not the server's fault
+        if self._fresh(first, sending) is None:
+            await self.turns.wait(first.host or "")  # before the clock starts: our politeness is not the server's fault
         ends = time.monotonic() + self.patience.deadline
         attempt = 0
         while True:
@@ -157,7 +132,7 @@ class WebClient:
         for hop in range(self.redirects + 1):
             if visit is not None:
                 await visit(url)
-            if hop:
+            if hop and self._fresh(url, sending) is None:
                 await self.turns.wait(url.host or "")
             answer = await self._ask(url, sending, most)
             target = answer.headers.get("location")
@@ -166,7 +141,24 @@ class WebClient:
             url = self._checked(_joined(url, target))
         raise FetchError(f"{url.host} redirects more than {self.redirects} times.", status=answer.status)
 
+    def _fresh(self, url: URL, sending: dict[str, Any]) -> Fetched | None:
+        if self.cache is None or sending["method"] != "GET":
+            return None
+        return self.cache.fresh(url, sending["headers"].get("Accept", ""))
+
     async def _ask(self, url: URL, sending: dict[str, Any], most: int) -> Fetched:
+        """An answer, out of the cache or over the network."""
+        kept = self._fresh(url, sending)
+        if kept is not None:
+            return kept
+        if self.cache is None or sending["method"] != "GET":
+            return await self._sent(url, sending, most)
+        accept, now = sending["headers"].get("Accept", ""), time.time()
+        conditions = self.cache.conditions(url, accept)
+        answer = await self._sent(url, {**sending, "headers": {**sending["headers"], **conditions}}, most)
+        return self.cache.took(url, answer, now, accept)
+
+    async def _sent(self, url: URL, sending: dict[str, Any], most: int) -> Fetched:
         place = await self._sessions.here()
         try:
             async with place.session.request(url=url, allow_redirects=False, **sending) as answer:

@@ -39,7 +39,17 @@ class Page(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Pages(Protocol):
-    """Where pages come from."""
+    """Where pages come from.
+
+    `name` says which source this is, `deterministic` whether the same address always gives the same page; a `version`,
+    where there is one, changes whenever it may give another.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def deterministic(self) -> bool: ...
 
     async def page(self, url: str) -> Page:
         """The page at an address.
@@ -56,10 +66,14 @@ class CorpusPages:
 
     Args:
         find: gives the page under a URL (as `plain_url` writes it) or under an id, None where there is none.
+        name: of the corpus.
+        version: changes whenever its content does; part of the version of tools.
     """
 
-    def __init__(self, find: Callable[[str], Page | None]) -> None:
-        self._find = find
+    deterministic = True
+
+    def __init__(self, find: Callable[[str], Page | None], name: str = "corpus", version: str = "") -> None:
+        self._find, self.name, self.version = find, name, version
 
     @classmethod
     def of(cls, pages: Iterable[Page]) -> CorpusPages:
