@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from os import PathLike
 from typing import Any
+
+from msgspec.structs import replace
 
 from agentenv.env import Env
 from agentenv.errors import ConfigError, DataError, MissingExtraError, PolicyError, StoreError, UsageError
 from agentenv.media import decode_cache, media_store
 from agentenv.registry import make
+from agentenv.spec import EnvSpec
+from agentenv.trajectories.run import Sink, open_sink
+from agentenv.trajectory import Group, PolicyInfo, Trajectory
 from agentenv.types import Image, Message, Observation, Part, Task, Text, Video
 
 
@@ -62,6 +69,60 @@ def chosen(env: Env, tasks: int | Iterable[Task] | None) -> list[Task]:
     if not found:
         raise UsageError(f"nothing to train on: {env.tasks.describe_skipped()}")
     return found
+
+
+class Records:
+    """The run folder of a training run, in which the same task is played again and again by a changing policy.
+
+    Attempts at a task are numbered through all steps, and the policy's model says at which step it was, so that a group
+    is what one step sampled.
+
+    Args:
+        out: the folder; None keeps nothing.
+        resume: go on in an existing one.
+        env: whose episodes they are.
+        policy: who plays, without its step.
+        settings: of the run, for the folder's manifest.
+    """
+
+    def __init__(
+        self, out: str | PathLike[str] | None, resume: bool, env: EnvSpec, policy: PolicyInfo, settings: dict[str, Any]
+    ) -> None:
+        self._out, self._resume, self._env, self._policy, self._settings = out, resume, env, policy, settings
+        self._sink: Sink | None = None
+        self._attempts: Counter[str] = Counter()
+
+    def number(self, members: Sequence[Trajectory], step: int) -> None:
+        """Make records of one task a group of a step."""
+        self._open()
+        for record in members:
+            task = record.task.id
+            record.group = Group(f"{task}@{step}", self._attempts[task], len(members))
+            record.policy = replace(self._policy, model=f"step-{step}")
+            self._attempts[task] += 1
+
+    def write(self, records: Iterable[Trajectory]) -> None:
+        """Keep numbered records."""
+        self._open()
+        if self._sink is not None:
+            for record in records:
+                self._sink.write(record)
+
+    def close(self) -> None:
+        """Make everything durable and unlock the folder. A later record opens it again."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.close()
+            self._resume = True
+
+    def _open(self) -> None:
+        if self._out is None or self._sink is not None:
+            return
+        self._sink = open_sink(
+            self._out, resume=self._resume, spec=self._env, policy=self._policy, settings=self._settings
+        )
+        for task, index in self._sink.done():
+            self._attempts[task] = max(self._attempts[task], index + 1)
 
 
 def opening(env: Env, task: Task) -> Observation:

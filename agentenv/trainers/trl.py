@@ -15,20 +15,17 @@ from there.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from agentenv.env import Env
 from agentenv.errors import ConfigError, MissingExtraError
 from agentenv.rollout import score_group
-from agentenv.trainers.common import chosen, has_media, in_dialect, opening, require, world
+from agentenv.trainers.common import Records, chosen, has_media, in_dialect, opening, require, world
 from agentenv.trainers.trl_world import TRLWorld, world_class
-from agentenv.trajectories.run import Sink, open_sink
-from agentenv.trajectory import Group, PolicyInfo, Trajectory
+from agentenv.trajectory import PolicyInfo, Trajectory
 from agentenv.types import Image, Task
 
 if TYPE_CHECKING:
@@ -83,9 +80,8 @@ class TRLSpec:
         self.native = native
         self.tasks = {task.id: task for task in chosen(self.env, tasks)}
         self.info = PolicyInfo("trl", settings={"loop": "environment_factory" if native else "rollout_func"})
-        self._out, self._resume = out, resume
-        self._sink: Sink | None = None
-        self._attempts: Counter[str] = Counter()
+        settings = {"trainer": "trl", "tasks": len(self.tasks)}
+        self._records = Records(out, resume, self.env.env_spec, self.info, settings)
         self.environment_factory = world_class(self.env, self.tasks, self.info, tools=native)
         self.reward_funcs = [self._reward_function()]
 
@@ -155,10 +151,7 @@ class TRLSpec:
 
     def close(self) -> None:
         """Make the run folder durable and unlock it. The next reward opens it again."""
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.close()
-            self._resume = True
+        self._records.close()
 
     # -- rewards ------------------------------------------------------------------------------------------------------
 
@@ -181,34 +174,15 @@ class TRLSpec:
         return [record.reward for record in records]
 
     def _grouped(self, records: Sequence[Trajectory], step: int) -> list[Trajectory]:
-        """The records as groups of this step, with rewards that depend on the group.
-
-        A task comes back in later steps, played by another policy: its attempts are numbered through, and the model's
-        name says at which step it was.
-        """
+        """The records as groups of this step, kept, with rewards that depend on the group."""
         members: dict[str, list[Trajectory]] = defaultdict(list)
         for record in records:
             members[record.task.id].append(record)
-        sink = self._opened()
         for task_id, group in members.items():
-            for record in group:
-                record.group = Group(f"{task_id}@{step}", self._attempts[task_id], len(group))
-                record.policy = replace(self.info, model=f"step-{step}")
-                self._attempts[task_id] += 1
+            self._records.number(group, step)
             score_group(self.env, self.tasks[task_id], group)
-        if sink is not None:
-            for record in records:
-                sink.write(record)
+        self._records.write(records)
         return list(records)
-
-    def _opened(self) -> Sink | None:
-        if self._out is not None and self._sink is None:
-            settings = {"trainer": "trl", "tasks": len(self.tasks)}
-            self._sink = open_sink(
-                self._out, resume=self._resume, spec=self.env.env_spec, policy=self.info, settings=settings
-            )
-            self._attempts = Counter(task for task, _ in self._sink.done())
-        return self._sink
 
     @staticmethod
     def _log(records: Sequence[Trajectory], log_metric: Any, log_extra: Any) -> None:

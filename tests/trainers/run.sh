@@ -1,13 +1,14 @@
 #!/bin/sh
-# Proves the exports with TRL's own code, in a virtual environment of its own, since no two trainers can share one.
-#   sh tests/trainers/run.sh [arguments of pytest]
-# PYTHON: the interpreter (3.11 or newer). VENV_TRL: where the environment lives, .venv-trl by default; it is kept, and
-# made anew only where pyproject.toml or the pins have changed since.
+# Proves exports, adapters and engines with the trainers' own code, each in a virtual environment of its own, since no
+# two of them can share one.
+#   sh tests/trainers/run.sh [STAGE ...] [-- arguments of pytest]
+# A stage is a folder beside this file with an install.sh, which calls `install` for what it needs; all by default.
+# PYTHON: the interpreter (3.11 or newer). The environments live in .venv-STAGE; they are kept, and made anew only where
+# pyproject.toml, the stage's pins (.ci/constraints-STAGE.txt) or its install.sh have changed since.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
-VENV=${VENV_TRL:-.venv-trl}
-PINS=.ci/constraints-trl.txt
+HERE=tests/trainers
 
 say() {
   printf 'test-trainers: %s\n' "$*"
@@ -21,23 +22,45 @@ install() {
   }
 }
 
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  say "needs Python 3.11 or newer; name one with PYTHON=python3.12"
-  exit 1
-}
-wanted=$(cat pyproject.toml "$PINS" | cksum)
-if [ "$(cat "$VENV/.ready" 2>/dev/null || true)" != "$wanted" ]; then
+prepare() {
+  VENV=.venv-$1 PINS=.ci/constraints-$1.txt
+  wanted=$(cat pyproject.toml "$PINS" "$HERE/$1/install.sh" | cksum)
+  [ "$(cat "$VENV/.ready" 2>/dev/null || true)" != "$wanted" ] || return 0
   [ -x "$VENV/bin/python" ] || {
     say "making $VENV"
     "$PYTHON" -m venv "$VENV"
   }
-  say "installing TRL and what it needs (some minutes the first time)"
+  say "installing what $1 needs (some minutes the first time)"
   # Alone and first: a torch that is there already is kept, and none with other companions is looked for.
   install torch==2.13.0
-  install -c "$PINS" trl transformers datasets accelerate jinja2 pytest pytest-asyncio hypothesis
-  install -c "$PINS" -e '.[table,image,data]'
+  . "$HERE/$1/install.sh"
   printf '%s\n' "$wanted" > "$VENV/.ready"
-fi
-say "$("$VENV/bin/python" -c 'from importlib.metadata import version as v
-print("Python", __import__("platform").python_version(), *(f"{n} {v(n)}" for n in ("trl", "transformers", "datasets", "torch")))')"
-AGENTENV_TRAINER=trl HF_HUB_OFFLINE=1 exec "$VENV/bin/python" -m pytest tests/trainers/trl "$@"
+}
+
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  say "needs Python 3.11 or newer; name one with PYTHON=python3.12"
+  exit 1
+}
+stages=
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+  [ -f "$HERE/$1/install.sh" ] || {
+    say "there is no stage '$1'; there are:" $(cd $HERE && ls -d */install.sh | cut -d/ -f1)
+    exit 1
+  }
+  stages="$stages $1"
+  shift
+done
+[ $# -eq 0 ] || shift
+[ -n "$stages" ] || stages=$(cd $HERE && ls -d */install.sh | cut -d/ -f1)
+
+failed=
+for stage in $stages; do
+  prepare "$stage"
+  say "$stage: $("$VENV/bin/python" --version), $("$VENV/bin/python" -m pip list --format=freeze 2>/dev/null \
+    | grep -E "^($stage|torch|transformers)==" | tr '\n' ' ')"
+  AGENTENV_TRAINER=$stage HF_HUB_OFFLINE=1 "$VENV/bin/python" -m pytest "$HERE/$stage" "$@" || failed="$failed $stage"
+done
+[ -z "$failed" ] || {
+  say "failed:$failed"
+  exit 1
+}
