@@ -14,7 +14,7 @@ from tests.trainers.trl import seeing
 from tests.trainers.verl.worker import END, Rollout, Server, saved, scores
 
 pytestmark = pytest.mark.filterwarnings("default")  # of the trainer's own libraries
-EASY = {"seed": 3, "difficulty": 1}
+EASY: dict[str, Any] = {"seed": 3, "difficulty": 1}
 
 
 async def demonstrated(name: str, count: int, **options: Any) -> list[list[str]]:
@@ -101,7 +101,7 @@ async def test_episodes_are_kept(tmp_path: Path) -> None:
 async def test_stop_strings_are_sent(tmp_path: Path) -> None:
     _, tokens = saved(tmp_path / "model")
     server = Server(tokens, [["<answer>x</answer>" + END]])
-    options = {**EASY, "dialect": "tags"}
+    options: dict[str, Any] = {**EASY, "dialect": "tags"}
     await Rollout(tmp_path, "table", server, tmp_path / "model", 1, **options).play([0])
     [(_, _, sampling)] = server.asked
     env = agentenv.make("table", **options)
