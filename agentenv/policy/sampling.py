@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ class Sampler:
         max_new_tokens: most tokens in a row.
         temperature, top_p, top_k: 0 is greedy; 1.0 and 0 leave all tokens in.
         banned: tokens that are never sampled; log-probabilities are those without them.
+        ends: more tokens that end a turn.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class Sampler:
         top_p: float,
         top_k: int,
         banned: Sequence[int] = (),
+        ends: Iterable[int] = (),
     ) -> None:
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
         self.temperature, self.top_p, self.top_k = temperature, top_p, top_k
-        self.ends = _ends(model, tokenizer)
+        self.ends = ends_of(model, tokenizer) | frozenset(ends)
         self.banned = [token for token in banned if token not in self.ends]
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.ends, default=0)
         self.context: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -208,7 +210,7 @@ def _without_defaults(model: Any, config: Any) -> Iterator[None]:
         model.generation_config = own
 
 
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
+def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens that end a turn: those of the model's generation settings and the tokenizer's own."""
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = list(found) if isinstance(found, (list, tuple)) else [found]

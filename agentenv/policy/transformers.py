@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import threading
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from agentenv.dialects.base import Dialect
-from agentenv.errors import ConfigError, MissingExtraError, PolicyError
-from agentenv.policy.base import Policy
+from agentenv.errors import ConfigError, MissingExtraError
 from agentenv.policy.batching import Batcher, Job
 from agentenv.policy.clips import need_torchvision
-from agentenv.policy.options import check_choice, check_number
-from agentenv.policy.wire import Media, VideoForm, wire_messages
+from agentenv.policy.exact import Request, Sampled, TokenPolicy
+from agentenv.policy.options import check_choice, check_flags, check_number
+from agentenv.policy.wire import Media, VideoForm
+from agentenv.tokens import Segment, expand
+from agentenv.tokens.conversation import Prompt, prompt_of
+from agentenv.tokens.renderer import media_of
+from agentenv.tokens.template import TemplateRenderer
 from agentenv.trajectory import PolicyInfo
-from agentenv.types import Action, Image, Observation, Task, ToolSpec, Usage, Video
+from agentenv.types import Image, Observation, Video
 
 if TYPE_CHECKING:
     from agentenv.policy.vision import Sight
 
 
-class TransformersPolicy(Policy):
+class TransformersPolicy(TokenPolicy):
     """Plays with a causal language model in this process.
 
     Turns that are asked for at once are sampled in one batch, in one worker thread. The sampled token ids and their
-    log-probabilities are in every action; the ids are the truth, and the text is decoded from them. Each turn renders
-    the conversation anew with the chat template. A model with a processor for images sees them, each where it stands in
-    the conversation; its tokens for pictures are never sampled. Other models are text-only.
+    log-probabilities are in every action; the ids are the truth, and the text is decoded from them. Each turn appends
+    to the tokens of those before, which stay as they were sampled. A model with a processor for images sees them, each
+    where it stands in the conversation; its tokens for pictures are never sampled. Other models are text-only.
 
     Each row of a batch draws from a generator of its own, seeded by the episode's seed, the sample and the turn, so a
     turn does not depend on the rows beside it. What remains is rounding: kernels may add in another order for another
@@ -53,10 +53,13 @@ class TransformersPolicy(Policy):
         gguf_file: the file in the folder, for a quantised model; it is dequantised when it is loaded.
         chat_template: instead of the tokenizer's own.
         native_dialect: where the environment's dialect is "native", the dialect in which this model writes calls.
+        forks: where the chat template does not only append, render the conversation anew and let the record say so.
+        version: what records call these weights; a trainer sets the attribute anew whenever it has changed them.
 
     Raises:
         MissingExtraError: torch or transformers is not installed, or torchvision where videos are to be shown.
-        ConfigError: the model cannot be loaded, has no chat template, or takes no videos where it must.
+        ConfigError: the model cannot be loaded, has no chat template or one that rewrites earlier turns, or takes no
+            videos where it must.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class TransformersPolicy(Policy):
         gguf_file: str | None = None,
         chat_template: str | None = None,
         native_dialect: str = "hermes",
+        forks: bool = False,
+        version: str = "",
     ) -> None:
         check_number("temperature", temperature, 0)
         check_number("top_p", top_p, 0, 1, above=True)
@@ -90,25 +95,29 @@ class TransformersPolicy(Policy):
             ("image_cache_bytes", image_cache_bytes, 0),
         ):
             check_number(option, count, least, whole=True)
+        check_flags(forks=forks)
         check_choice("video", video, get_args(VideoForm))
         _needed()
         if video == "video":
             need_torchvision()
-        from agentenv.policy.sampling import Sampler
+        from agentenv.policy.sampling import Sampler, ends_of
 
         loaded = _loaded(model_or_path, tokenizer, processor, device, dtype, gguf_file, video)
         self.model, self.tokenizer, self.processor = loaded
         own = (getattr(holder, "chat_template", None) for holder in (self.processor, self.tokenizer))
-        self._template = chat_template or next(filter(None, own), None)
-        if not self._template:
-            raise ConfigError("this model has no chat template (a base model has none); give chat_template=...")
-        self._native_dialect = native_dialect
-        self._parsers: dict[int, tuple[tuple[ToolSpec, ...], Dialect]] = {}
-        self._tokenizing = threading.Lock()
         name = _name(model_or_path, gguf_file)
-        self._sight = self._seeing(name, media, image_cache_bytes, video)
+        ends = ends_of(self.model, self.tokenizer)
+        renderer = TemplateRenderer(
+            self.tokenizer, chat_template or next(filter(None, own), None), ends=ends, name=name, forks=forks
+        )
+        super().__init__(renderer, native_dialect=native_dialect, forks=forks)
+        self.version = version
+        self.video: VideoForm = video
+        self._sight = renderer.eyes = self._seeing(name, media, image_cache_bytes, video)
         banned = self._sight.banned if self._sight else ()
-        self._sampler = Sampler(self.model, self.tokenizer, max_new_tokens, temperature, top_p, top_k, banned)
+        sampling = (max_new_tokens, temperature, top_p, top_k, banned)
+        self._sampler = Sampler(self.model, self.tokenizer, *sampling, renderer.ends)
+        self.context = self._sampler.context
         self._batcher = Batcher(self._sampler.sample, batch_size, batch_wait)
         settings: dict[str, Any] = {
             "temperature": temperature,
@@ -117,10 +126,10 @@ class TransformersPolicy(Policy):
             "max_new_tokens": max_new_tokens,
         }
         settings |= {"dtype": str(self.model.dtype), "device": str(self.model.device), "batch_size": batch_size}
-        settings |= {"logprobs": "processed", "chat_template": hashlib.sha256(self._template.encode()).hexdigest()[:16]}
+        settings |= {"logprobs": "processed", **renderer.settings}
         if self._sight:
             settings |= {"images": self._sight.settings, "video": video, "banned_tokens": list(banned)}
-        self.info = PolicyInfo("transformers", name, settings, "ids_completion")
+        self.info = PolicyInfo("transformers", name, settings, "ids_full")
 
     def _seeing(self, name: str, media: Media | None, cache_bytes: int, video: VideoForm) -> Sight | None:
         if self.processor is None:
@@ -129,121 +138,42 @@ class TransformersPolicy(Policy):
             return None
         from agentenv.policy.vision import Sight
 
-        return Sight(self.processor, self.model, name, self._written, media, cache_bytes, video)
+        return Sight(self.processor, self.model, name, self._write, media, cache_bytes, video)
 
-    def begin(self, task: Task, *, seed: int, sample: int = 0) -> Policy:
-        return _Episode(self, f"{seed}/{sample}")
-
-    async def act(self, observation: Observation) -> Action:
-        return await self.take(observation, f"{time.time_ns()}")
+    def _write(self, messages: list[dict[str, Any]]) -> str:
+        assert isinstance(self.renderer, TemplateRenderer)
+        return self.renderer.written(messages)
 
     async def close(self) -> None:
         """Let the batch in hand finish and end the worker thread."""
         await asyncio.to_thread(self._batcher.close)
 
-    async def take(self, observation: Observation, seed: str) -> Action:
-        """One turn, sampled with `seed`.
+    async def sample(self, request: Request) -> Sampled:
+        """Sample one turn in the next batch. A turn that is cancelled before its batch begins is not sampled."""
+        version = self.version
+        ids, tensors = await self._expanded(request.prompt, request.media)
+        row = await self._batcher.run(Job(ids, request.seed, request.stop, tensors))
+        return Sampled(row.ids, row.logprobs, row.finish, version, len(ids))
 
-        Returns:
-            The turn. Its finish reason is "length" where it reached `max_new_tokens` or the model's context, and it is
-            empty where the prompt alone fills the context.
+    async def _expanded(
+        self, prompt: Prompt, media: Sequence[Image | Video]
+    ) -> tuple[list[int], dict[str, Any] | None]:
+        if not media:
+            return list(prompt.ids), None
+        return await asyncio.to_thread(self._inputs, prompt, media)
 
-        Raises:
-            PolicyError: the conversation holds media that the model cannot take, the chat template refuses it or
-                leaves images out, or the model failed.
-        """
-        started = time.perf_counter()
-        prompt, tensors = await asyncio.to_thread(self._prepared, observation)
-        if len(prompt) >= self._sampler.context:
-            return Action("", finish_reason="length", token_ids=(), logprobs=(), usage=Usage(len(prompt), 0))
-        number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big")
-        row = await self._batcher.run(Job(prompt, number, observation.stop, tensors))
-        action = Action(
-            row.text,
-            finish_reason=row.finish,
-            token_ids=row.ids,
-            logprobs=row.logprobs,
-            usage=Usage(len(prompt), len(row.ids)),
-            seconds=time.perf_counter() - started,
-        )
-        return self._native(action, observation) if observation.dialect == "native" else action
+    def _inputs(self, prompt: Prompt, media: Sequence[Image | Video]) -> tuple[list[int], dict[str, Any] | None]:
+        """Expanded ids and the tensors that go with them."""
+        if self._sight is None or not media:
+            return list(prompt.ids), None
+        wide = expand(Segment(prompt.ids, False, media=prompt.media))
+        return list(wide.ids), self._sight.tensors(media, wide.media, len(wide.ids))
 
     def _prepared(self, observation: Observation) -> tuple[list[int], dict[str, Any] | None]:
-        if self._sight is None:
-            return self._prompt(observation), None
-        native = observation.dialect == "native"
-        messages, media = self._sight.messages(observation, native=native)
-        pictures = self._sight.pictures(media)
-        with self._tokenizing:
-            text = self._written([_templated(message) for message in messages], _tools(observation))
-            return self._sight.inputs(text, media, pictures, native=native)
-
-    def _prompt(self, observation: Observation) -> list[int]:
-        for message in observation.messages:
-            for part in message.parts:
-                if isinstance(part, (Image, Video)):
-                    raise PolicyError(f"this policy is text-only; {type(part).__name__.lower()} part found")
-        native = observation.dialect == "native"
-        messages = [_templated(message) for message in wire_messages(observation, native=native)]
-        with self._tokenizing:
-            text = self._written(messages, _tools(observation))
-            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _written(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
-        import jinja2
-
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=self._template, add_generation_prompt=True, tokenize=False
-            )
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
-            raise PolicyError(f"the chat template of this model refuses the conversation: {error}") from None
-        return text
-
-    def _native(self, action: Action, observation: Observation) -> Action:
-        """The turn with its calls read out, as an engine with a tool parser gives it."""
-        from msgspec.structs import replace
-
-        made = self._parsers.get(id(observation.tools))
-        if made is None or made[0] is not observation.tools:
-            from agentenv.dialects import make_dialect
-
-            self._parsers.clear()
-            made = self._parsers[id(observation.tools)] = (
-                observation.tools,
-                make_dialect(self._native_dialect, observation.tools),
-            )
-        turn = made[1].parse(action, sum(len(message.calls) for message in observation.messages))
-        if turn.error or not turn.calls:
-            return action
-        return replace(action, text=turn.content, calls=turn.calls, reasoning=turn.reasoning)
-
-
-class _Episode(Policy):
-    def __init__(self, policy: TransformersPolicy, seed: str) -> None:
-        self._policy, self._seed, self._turn, self.info = policy, seed, 0, policy.info
-
-    async def act(self, observation: Observation) -> Action:
-        self._turn += 1
-        return await self._policy.take(observation, f"{self._seed}/{self._turn}")
-
-
-def _templated(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as chat templates take it: arguments decoded, no content that is None."""
-    calls = message.get("tool_calls")
-    if not calls:
-        return message
-    decoded = [
-        {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"] or "{}")}}
-        for call in calls
-    ]
-    return {**message, "content": message["content"] or "", "tool_calls": decoded}
-
-
-def _tools(observation: Observation) -> list[dict[str, Any]] | None:
-    native = observation.dialect == "native"
-    return [tool.openai() for tool in observation.tools] if native and observation.tools else None
+        """What the model is given for an observation."""
+        observation = self._shown(observation)
+        prompt = prompt_of(self.renderer, observation, forks=self.forks)
+        return self._inputs(prompt, media_of(observation.messages))
 
 
 def _needed() -> None:

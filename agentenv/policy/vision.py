@@ -1,13 +1,11 @@
-"""Pictures for a local model: conversations rendered with its processor, which is loaded without torchvision too.
+"""Pictures for a local model: what its own processor makes of each, kept; loaded without torchvision too.
 
 Clips are shown as images or, where torchvision is there, as videos.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,8 +14,8 @@ from agentenv.dialects import neutralise
 from agentenv.errors import ConfigError, DataError, PolicyError, StoreError
 from agentenv.media import DecodeCache, decode_cache, media_store
 from agentenv.policy import clips
-from agentenv.policy.wire import Media, VideoForm, shown, wire_messages
-from agentenv.types import Image, Message, Observation, Text, Video
+from agentenv.policy.wire import Media, VideoForm
+from agentenv.types import Image, MediaSpan, Video
 
 Write = Callable[[list[dict[str, Any]]], str]
 """Writes messages with the chat template."""
@@ -27,23 +25,30 @@ _PICTURE_TOKENS = (
     *("boi_token", "eoi_token", "fake_image_token", "global_image_token"),
 )
 _GRID = "image_grid_thw"
+_GRIDS = {"image": _GRID, "video": clips.GRID}
+_ALONG_TOKENS = "token_type_ids"
+_IDS = ("input_ids", "attention_mask", clips.METADATA)
+_MOST_SPANS = 100_000
 
 
 class Sight:
-    """What turns a conversation with images into a model's inputs, by way of its own processor.
+    """What a model makes of images and clips, by its own processor (see `agentenv.tokens.renderer.Eyes`).
+
+    Each is processed alone, once, and kept: its tokens in the prompt and the tensors that go with them.
 
     Args:
         processor: the model's processor, with an image processor and a tokenizer.
-        model: the model.
-        name: what errors call it.
+        model: the model, for its data type and configuration.
+        name: of the model, for error texts.
         write: writes messages with the chat template.
-        media: gives an image's bytes by its SHA-256; by default the store of this process.
+        media: gives an image's bytes by its SHA-256; by default the media store of this process.
         cache_bytes: memory for the pixels of images as the processor made them, so that a turn pays for its new images
             only. Ten views of 1024 x 1024 take 250 MB of it in float32.
         video: clips are shown as "frames", an image each, or as a "video".
 
     Raises:
-        ConfigError: the processor has no image processor or no tokenizer, or takes no videos where it must.
+        ConfigError: the processor has no image processor or no tokenizer, names no image token, or takes no videos
+            where it must.
         MissingExtraError: torchvision is not installed, and clips are to be shown as videos.
     """
 
@@ -59,20 +64,18 @@ class Sight:
     ) -> None:
         if getattr(processor, "image_processor", None) is None or getattr(processor, "tokenizer", None) is None:
             raise ConfigError(f"{type(processor).__name__} is no processor with an image processor and a tokenizer")
-        self.name, self._write, self._media, self.video = name, write, media, video
-        self._processor = copy.copy(processor)
-        cache = DecodeCache(cache_bytes)
-        self._images = _Remembering(processor.image_processor, model.dtype, cache, _GRID)
-        if self._images.joins:
-            self._processor.image_processor = self._images
-        self._clips: _Remembering | None = None
+        self.name, self._media, self._processor, self._dtype = name, media, processor, model.dtype
+        self._own = processor.image_processor
+        self.cache = DecodeCache(cache_bytes)
+        self._spans: dict[Hashable, MediaSpan] = {}
+        self._joins = _GRID in getattr(self._own, "model_input_names", ())  # singles can be joined (the Qwen-VL way)
+        self._counted = {kind: _token_id(processor, model.config, kind) for kind in _GRIDS}
+        self._placeholders = {"image": self._probed(write)}
         if video == "video":
-            self._clips = _Remembering(clips.need_video_processor(processor, name), model.dtype, cache, clips.GRID)
-            if self._clips.joins:
-                self._processor.video_processor = self._clips
-        self._token_ids = {kind: _token_id(processor, model.config, kind) for kind in ("image", "video")}
-        self._placeholder = self._probed()
-        self._plain = "probe" in self._wrote("probe")
+            clips.need_video_processor(processor, name)
+            self._placeholders["video"] = str(processor.video_token)
+        ids = processor.tokenizer.convert_tokens_to_ids
+        self.tokens = {kind: int(ids(token)) for kind, token in self._placeholders.items()}
         self.banned = _banned(processor, model)
         """Tokens that stand for pictures, which a model must not sample: no pixels would come with them."""
         self._harmless = _harmless(processor, self.banned)
@@ -80,98 +83,76 @@ class Sight:
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the pixels and the number of their tokens, as records carry it."""
-        own = self._images.own
+        own = self._own
         found = {name: getattr(own, name, None) for name in ("patch_size", "merge_size", "temporal_patch_size")}
         size = {name: value for name, value in dict(getattr(own, "size", None) or {}).items() if value is not None}
         return {"class": type(own).__name__, "size": size, **{k: v for k, v in found.items() if v is not None}}
 
-    def messages(self, observation: Observation, *, native: bool) -> tuple[list[dict[str, Any]], list[Image | Video]]:
-        """The conversation as chat templates take it, and its images and videos in order.
-
-        Text that spells one of the model's tokens for pictures is made harmless, whoever wrote it.
-
-        Raises:
-            PolicyError: a video comes without frames.
-        """
-        observation = shown(observation, self.video)
-        media = [part for message in observation.messages for part in message.parts if isinstance(part, (Image, Video))]
-        bare = observation
-        if media:
-            words = tuple(replace(message, parts=(Text(message.text),)) for message in observation.messages)
-            bare = replace(observation, messages=words)
-        made = wire_messages(bare, native=native)
-        for message, wire in zip(observation.messages, made, strict=True):
-            self._fill(message, wire)
-        return made, media
-
-    def _fill(self, message: Message, wire: dict[str, Any]) -> None:
-        if any(isinstance(part, (Image, Video)) for part in message.parts) or not self._plain:
-            wire["content"] = [self._item(part) for part in message.parts or (Text(""),)]
-        elif wire["content"]:
-            wire["content"] = self._safe(wire["content"])
-        for call in wire.get("tool_calls", ()):
-            call["function"]["arguments"] = self._safe(call["function"]["arguments"])
-
-    def _item(self, part: Any) -> dict[str, Any]:
-        if isinstance(part, (Image, Video)):
-            return {"type": type(part).__name__.lower()}
-        return {"type": "text", "text": self._safe(part.text)}
-
-    def _safe(self, text: str) -> str:
+    def safe(self, text: str) -> str:
+        """The text with the model's tokens for pictures made harmless, whoever wrote them."""
         for token, harmless in self._harmless:
             text = text.replace(token, harmless)
         return text
 
-    def pictures(self, media: Sequence[Image | Video]) -> list[Any]:
-        """The images decoded, and the frames of each video in one array. Those of a process are decoded once.
+    def look(self, part: Image | Video) -> MediaSpan:
+        """The image or clip as a span of tokens.
 
         Raises:
-            PolicyError: one cannot be read.
+            PolicyError: it cannot be read, or the processor refuses it or miscounts.
         """
-        return [
-            self._picture(part) if isinstance(part, Image) else clips.stacked(list(map(self._picture, part.images())))
-            for part in media
-        ]
+        known = self._spans.get(_content(part))
+        if known is None:
+            if len(self._spans) >= _MOST_SPANS:
+                self._spans.clear()
+            known = self._spans[_content(part)] = self._span(part, self._made(part))
+        return known
 
-    def inputs(
-        self, text: str, media: Sequence[Image | Video], pictures: Sequence[Any], *, native: bool = False
-    ) -> tuple[list[int], dict[str, Any]]:
-        """The prompt's token ids, placeholders expanded, and the tensors that go with them. One call at a time.
-
-        Args:
-            text: what the chat template wrote.
-            media: the images and videos of the conversation, in order.
-            pictures: the same, decoded.
-            native: whether results went into messages of role tool, which some templates empty of images.
+    def tensors(self, media: Sequence[Image | Video], spans: Sequence[MediaSpan], count: int) -> dict[str, Any]:
+        """The tensors that go with a prompt of `count` expanded tokens, in which `spans` stand.
 
         Raises:
-            PolicyError: placeholders, media and the processor's grids are not as many, or it refuses one.
+            PolicyError: an image cannot be read, or the processor refuses it.
         """
-        both = list(zip(media, pictures, strict=True))
-        images = [(part, picture) for part, picture in both if isinstance(part, Image)]
-        films = [(part, picture) for part, picture in both if isinstance(part, Video)]
-        self._count(text, "image", self._placeholder, len(images), native)
-        if self._clips is not None:
-            self._count(text, "video", self._processor.video_token, len(films), native)
-        options = clips.call_options([clip for clip, _ in films], [array for _, array in films])
+        import torch
+
+        ones = [self._made(part) for part in media]
+        made: dict[str, Any] = {}
+        for span, one in zip(spans, ones, strict=True):
+            for name in one:
+                if name.endswith(_ALONG_TOKENS):
+                    made.setdefault(name, torch.zeros(1, count, dtype=one[name].dtype))
+                    made[name][0, span.offset : span.offset + span.length] = one[name][0]
+        images = [part for part in media if isinstance(part, Image)]
+        if images[1:] and not self._joins:
+            together = self._processed("image", images, sum(span.length for span in spans))
+            return made | {name: self._kept(value) for name, value in together.items() if name not in (*made, *_IDS)}
+        pixels = dict.fromkeys(name for one in ones for name in one if name not in made and name not in _IDS)
+        return made | {name: torch.cat([one[name] for one in ones if name in one]) for name in pixels}
+
+    def _made(self, part: Image | Video) -> dict[str, Any]:
+        """What the processor makes of one image or clip and its placeholder."""
+
+        def make() -> dict[str, Any]:
+            return {key: self._kept(value) for key, value in self._processed(kind_of(part), [part]).items()}
+
+        found: dict[str, Any] = self.cache.get((kind_of(part), _content(part)), make, _bytes)
+        return found
+
+    def _processed(self, kind: str, media: Sequence[Image | Video], tokens: int = 0) -> dict[str, Any]:
+        options: dict[str, Any] = {"images": [self._picture(part) for part in media if isinstance(part, Image)] or None}
+        films = [part for part in media if isinstance(part, Video)]
+        options |= clips.call_options(films, [clips.stacked(list(map(self._picture, one.images()))) for one in films])
+        text = [self._placeholders[kind] * len(media)]
         try:
-            with self._images.known(images), self._clips.known(films) if self._clips else nullcontext():
-                made = self._processor(
-                    text=[text],
-                    images=[picture for _, picture in images] or None,
-                    add_special_tokens=False,
-                    return_tensors="pt",
-                    **options,
-                )
+            made = dict(self._processor(text=text, add_special_tokens=False, return_tensors="pt", **options))
         except (ValueError, TypeError, RuntimeError) as error:
             raise PolicyError(f"the processor of {self.name} refuses the prompt: {error}") from None
-        beside = ("input_ids", "attention_mask", clips.METADATA)
-        tensors = {key: value for key, value in made.items() if key not in beside}
-        ids: list[int] = made["input_ids"][0].tolist()
-        self._check(ids, tensors, "image", self._images, len(images))
-        if self._clips is not None:
-            self._check(ids, tensors, "video", self._clips, len(films))
-        return ids, tensors
+        if tokens and made["input_ids"].shape[1] != tokens:
+            raise PolicyError(f"the processor of {self.name} gives images other tokens together than each alone")
+        return {name: value for name, value in made.items() if name not in _IDS[1:]}
+
+    def _kept(self, tensor: Any) -> Any:
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
     def _picture(self, image: Image) -> Any:
         load = self._media or media_store().get
@@ -180,91 +161,41 @@ class Sight:
         except (StoreError, DataError) as error:
             raise PolicyError(f"image {image.handle or image.sha256[:12]} cannot be shown: {error}") from None
 
-    def _check(self, ids: list[int], tensors: dict[str, Any], kind: str, own: _Remembering, count: int) -> None:
-        grid = tensors.get(own.grid)
-        if grid is None:
-            return
-        wanted = int(grid.prod(dim=-1).sum()) // own.own.merge_size**2
-        found = ids.count(self._token_ids[kind])
-        if len(grid) != count or found != wanted:
-            raise PolicyError(
-                f"the processor of {self.name} made {len(grid)} grids for {count} {kind}s, and {found} {kind} tokens"
-                f" where the grids need {wanted}"
-            )
+    def _span(self, part: Image | Video, made: dict[str, Any]) -> MediaSpan:
+        kind = kind_of(part)
+        run = tuple(made["input_ids"][0].tolist())
+        grid = made.get(_GRIDS[kind])
+        if grid is not None:
+            wanted, found = int(grid.prod(dim=-1).sum()) // self._own.merge_size**2, run.count(self._counted[kind])
+            if len(grid) != 1 or found != wanted:
+                raise PolicyError(
+                    f"the processor of {self.name} made {len(grid)} grids for 1 {kind}s, and {found} {kind} tokens"
+                    f" where the grids need {wanted}"
+                )
+        shape = () if grid is None else tuple(grid[0].tolist())
+        span = MediaSpan(part.sha256, kind, 0, self.tokens[kind], len(run), shape)
+        return span if set(run) == {self.tokens[kind]} else replace(span, run=run)
 
-    def _count(self, text: str, kind: str, token: str, count: int, native: bool) -> None:
-        found = text.count(token)
-        if found == count:
-            return
-        said = f"the chat template of {self.name} wrote {found} {kind} placeholder(s) {token} for {count} {kind}(s)"
-        if native and found < count:
-            said += f"; some templates drop {kind}s in messages of role tool: play with a text dialect"
-            said += " (dialect='hermes' ...), in which results are user turns"
-        raise PolicyError(said)
-
-    def _probed(self) -> str:
+    def _probed(self, write: Write) -> str:
         """The token that the template writes for an image; it is not always the one that is then repeated."""
-        text = self._wrote([{"type": "image"}, {"type": "text", "text": "probe"}])
+        try:
+            text = write([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}])
+        except PolicyError:
+            text = ""
         tokens = [getattr(self._processor, name, None) for name in ("image_token", "boi_token")]
         usable = [str(token) for token in tokens if token]
         if not usable:
             raise ConfigError(f"the processor of {self.name} names no image token")
         return next((token for token in usable if token in text), usable[0])
 
-    def _wrote(self, content: Any) -> str:
-        try:
-            return self._write([{"role": "user", "content": content}])
-        except PolicyError:
-            return ""
 
-
-class _Remembering:
-    """Stands in for an image or a video processor and keeps what it made of each image or clip.
-
-    Only where the patches of all come in one row with a grid beside them (the Qwen-VL way), so that those of single
-    ones can be joined.
-    """
-
-    def __init__(self, own: Any, dtype: Any, cache: DecodeCache, grid: str) -> None:
-        self.own, self.grid, self._dtype, self._cache = own, grid, dtype, cache
-        self._names: dict[int, Hashable] = {}
-        self.joins = grid in getattr(own, "model_input_names", ())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.own, name)
-
-    @contextmanager
-    def known(self, shown: Sequence[tuple[Image | Video, Any]]) -> Iterator[None]:
-        """For a while, whose pictures are whose. Calls are made one at a time."""
-        self._names = {id(picture): (self.grid, _content(part)) for part, picture in shown}
-        try:
-            yield
-        finally:
-            self._names = {}
-
-    def __call__(self, media: Any, **options: Any) -> Any:
-        if not isinstance(media, list) or not all(id(item) in self._names for item in media):
-            return self.own(media, **options)
-        import torch
-        from transformers import BatchFeature
-
-        about = options.pop(clips.METADATA, None)
-        each = [{}] * len(media) if about is None else [{clips.METADATA: [one]} for one in about]
-        ones = [self._one(item, {**options, **more}) for item, more in zip(media, each, strict=True)]
-        made = {key: torch.cat([one[key] for one in ones]) for key in ones[0]} if ones[1:] else ones[0]
-        return BatchFeature(made if about is None else {**made, clips.METADATA: about})
-
-    def _one(self, item: Any, options: dict[str, Any]) -> dict[str, Any]:
-        def make() -> dict[str, Any]:
-            made = self.own([item], **options)
-            tensors = {key: value for key, value in made.items() if key != clips.METADATA}
-            return {k: v.to(self._dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-
-        return self._cache.get(self._names[id(item)], make, _bytes)
+def kind_of(part: Image | Video) -> str:
+    """What kind of medium it is, as spans call it."""
+    return type(part).__name__.lower()
 
 
 def _content(part: Image | Video) -> Hashable:
-    return part.frames if isinstance(part, Video) else part.sha256
+    return (part.frames, part.times) if isinstance(part, Video) else part.sha256
 
 
 def _bytes(tensors: dict[str, Any]) -> int:

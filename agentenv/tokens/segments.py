@@ -72,25 +72,30 @@ def stream(trajectory: Trajectory, leaf: int | None = None) -> list[Segment]:
 def streams(trajectory: Trajectory, leaf: int | None = None) -> list[list[Segment]]:
     """All streams along the path to `leaf`: one, and one more for each fork. A turn is sampled in just one of them.
 
+    Turns without ids are left out where the stream starts anew behind them: another policy wrote them.
+
     Raises:
         UsageError: see `stream`.
     """
     found: list[list[Segment]] = []
+    lacking = ""
     given = False  # what the engine was given before the next turn is known
     for index in trajectory.indices(leaf):
         node = trajectory.nodes[index]
         tokens, sampled = node.tokens, node.origin == "sampled"
-        if sampled and (tokens is None or not given):
-            raise UsageError(_lacking(trajectory, index, tokens))
-        if tokens is None:
-            continue
-        if not found or tokens.fork:
+        if tokens is not None and tokens.fork:
             found.append([])
+            lacking = ""
+        elif sampled and (tokens is None or not given):
+            lacking = lacking or _lacking(trajectory, index, tokens)
+        if tokens is None or lacking:
+            continue
+        found = found or [[]]
         found[-1].append(_segment(tokens, sampled, index))
         given = not sampled
-    if not found:
-        raise UsageError(_lacking(trajectory, len(trajectory.nodes) - 1, None))
-    return found
+    if lacking or not found:
+        raise UsageError(lacking or _lacking(trajectory, len(trajectory.nodes) - 1, None))
+    return [segments for segments in found if any(segment.sampled for segment in segments)]
 
 
 def _segment(tokens: Tokens, sampled: bool, node: int) -> Segment:

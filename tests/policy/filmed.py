@@ -127,7 +127,7 @@ def test_a_clip_is_what_the_models_own_processor_makes_of_it(kind: str, count: i
         for name, tensor in tensors.items():
             assert torch.allclose(torch.as_tensor(tensor).float(), torch.as_tensor(own_tensors[name]).float()), name
     assert policy._sight is not None
-    assert policy._sight._images._cache.stats.made == 2
+    assert policy._sight.cache.stats.made == 2
 
 
 def test_the_times_are_those_of_the_clip() -> None:

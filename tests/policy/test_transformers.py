@@ -54,7 +54,7 @@ async def test_ids_are_the_truth_and_logprobs_are_those_of_the_model() -> None:
     actions = await played(policy, *texts)
     _, tokenizer = tiny()
     for text, action in zip(texts, actions, strict=True):
-        prompt = policy._prompt(seen(said(text), tools=()))
+        prompt = policy._prepared(seen(said(text), tools=()))[0]
         assert action.token_ids is not None
         assert action.logprobs == pytest.approx(recomputed(prompt, action, 0.8), abs=1e-4)
         closed = action.token_ids[:-1] if action.finish_reason == "stop" else action.token_ids
@@ -63,7 +63,7 @@ async def test_ids_are_the_truth_and_logprobs_are_those_of_the_model() -> None:
         assert (action.usage.prompt_tokens, action.usage.completion_tokens) == (len(prompt), len(action.token_ids))
         assert tokenizer.pad_token_id not in action.token_ids
     assert torch.is_grad_enabled()
-    assert policy.info.capture == "ids_completion"
+    assert policy.info.capture == "ids_full"
     assert policy.info.settings["temperature"] == 0.8
     await policy.close()
 
@@ -97,7 +97,7 @@ async def test_samples_follow_the_models_distribution() -> None:
     policy = tiny_policy(max_new_tokens=1, batch_size=200, batch_wait=0.2, top_k=5)
     model, _ = tiny()
     with torch.inference_mode():
-        logits = model(torch.tensor([policy._prompt(seen(said("a"), tools=()))])).logits[0, -1].float()
+        logits = model(torch.tensor([policy._prepared(seen(said("a"), tools=()))[0]])).logits[0, -1].float()
     values, tokens = torch.softmax(logits, -1).topk(5)
     expected = dict(zip(tokens.tolist(), (values / values.sum()).tolist(), strict=True))
     actions = await played(policy, *["a"] * 600)
@@ -164,8 +164,8 @@ async def test_a_full_context_is_a_turn_cut_short() -> None:
     policy = tiny_policy(max_new_tokens=500, temperature=0.0, batch_wait=0.05)
     long = "select name from cities where population " * 60
     short, over = await played(policy, "select", long)
-    assert (over.text, over.token_ids, over.finish_reason) == ("", (), "length")
-    prompt = policy._prompt(seen(said("select"), tools=()))
+    assert (over.text, over.token_ids, over.finish_reason) == ("", None, "overflow")
+    prompt = policy._prepared(seen(said("select"), tools=()))[0]
     assert short.token_ids is not None
     assert short.finish_reason == "length"
     assert len(prompt) + len(short.token_ids) == 256
@@ -194,12 +194,12 @@ async def test_the_template_gets_tools_and_decoded_calls_in_the_native_dialect()
     _, tokenizer = tiny()
     call = ToolCall("c", "table_query", '{"sql": "SELECT 1"}', {"sql": "SELECT 1"})
     turns = (said("q"), Message("assistant", (Text(""),), (call,)), Message("tool", (Text("1"),), call_id="c"))
-    text = tokenizer.decode(policy._prompt(seen(*turns, dialect="native")))
+    text = tokenizer.decode(policy._prepared(seen(*turns, dialect="native"))[0])
     assert '"name": "table_query"' in text
     assert "<|im_start|>assistant\n<call>table_query:SELECT 1</call><|im_end|>" in text
     assert "<|im_start|>tool\n1<|im_end|>" in text
     assert text.endswith("<|im_start|>assistant\n")
-    plain = tokenizer.decode(policy._prompt(seen(said("q"))))
+    plain = tokenizer.decode(policy._prepared(seen(said("q")))[0])
     assert "table_query" not in plain
 
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>")
     with pytest.raises(ConfigError, match="no chat template"):
         TransformersPolicy(model, bare)
-    assert TransformersPolicy(model, bare, chat_template="{{ messages[0].content }}").info.model
+    assert TransformersPolicy(model, bare, chat_template=tokenizer.chat_template).info.model
 
 
 async def test_a_saved_model_is_loaded_and_its_folder_is_not_in_the_record(tmp_path: Path) -> None:

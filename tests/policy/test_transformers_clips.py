@@ -56,7 +56,7 @@ async def test_an_episode_with_a_clip_is_played() -> None:
     record = await play(world, policy, world.tasks[0])
     assert record.outcome is not None
     assert record.outcome.error is None
-    assert record.policy.capture == "ids_completion"
+    assert record.policy.capture == "ids_full"
     await policy.close()
 
 

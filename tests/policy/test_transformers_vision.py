@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from agentenv.policy import TransformersPolicy, make_policy
 from agentenv.policy.batching import Job
 from agentenv.policy.sampling import _joinable
 from agentenv.policy.vision import image_only
+from agentenv.tokens import check, expanded, flat, media, streams
 from agentenv.types import Action, Image, Message, Observation, Part, StopReason, Text, ToolCall, Video
 from tests.policy.tiny import tiny
 from tests.policy.tiny_vision import DROPPING, TEMPLATE, picture, tiny_vision
@@ -201,10 +203,9 @@ def test_whatever_is_said_each_image_has_its_run_of_tokens_in_order(first: list[
     made = [[picture(*part) if isinstance(part, tuple) else part for part in parts] for parts in (first, second)]
     observation = seen(said(*made[0]), Message("assistant", (Text("so"),)), said(*made[1]), tools=())
     ids, tensors = policy._prepared(observation)
-    assert tensors is not None
     images = [part for part in (*made[0], *made[1]) if isinstance(part, Image)]
     grids = [policy.processor.image_processor([pixels(i)], return_tensors="pt")["image_grid_thw"][0] for i in images]
-    assert [grid.tolist() for grid in tensors.get("image_grid_thw", [])] == [grid.tolist() for grid in grids]
+    assert [grid.tolist() for grid in (tensors or {}).get("image_grid_thw", [])] == [grid.tolist() for grid in grids]
     pad = policy.processor.image_token_id
     runs = [len(run) for run in "".join("x" if token == pad else " " for token in ids).split()]
     assert runs == [int(grid.prod()) // 4 for grid in grids]
@@ -217,7 +218,7 @@ async def test_each_image_is_decoded_and_processed_once() -> None:
     for observation in (seen(said(first, "name"), tools=()), zooming(first, crop), zooming(first, crop)):
         await turn(policy, observation)
     assert policy._sight is not None
-    assert policy._sight._images._cache.stats.made == 2
+    assert policy._sight.cache.stats.made == 2
     assert decode_cache().stats.made == before + 2
     await policy.close()
 
@@ -257,7 +258,7 @@ async def test_a_template_that_drops_images_of_results_is_found_out() -> None:
     )
     assert (await turn(policy, zooming(first, crop))).token_ids
     spoken = Message("assistant", (crop, Text("as I drew")))
-    blind = policy_of(chat_template="{% for m in messages %}{{ m.role }}{% endfor %}")
+    blind = policy_of(chat_template="{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
     with pytest.raises(PolicyError, match=r"wrote 0 image placeholder\(s\) <\|image_pad\|> for 1 image\(s\)$"):
         await turn(blind, seen(said("x"), spoken))
     await policy.close()
@@ -332,9 +333,8 @@ async def test_what_it_cannot_take_is_said_clearly(tmp_path: Path) -> None:
     blind = TransformersPolicy(model, processor.tokenizer)
     with pytest.raises(PolicyError, match="text-only; image part found"):
         await turn(blind, seen(said(picture(64, 64))))
-    refusing = policy_of(chat_template="{{ raise_exception('nobody speaks here') }}")
-    with pytest.raises(PolicyError, match="refuses the conversation: nobody speaks here"):
-        await turn(refusing, seen(said(picture(64, 64))))
+    with pytest.raises(ConfigError, match="refuses the conversation: nobody speaks here"):
+        policy_of(chat_template="{{ raise_exception('nobody speaks here') }}")
     nameless = SimpleNamespace(image_processor=processor.image_processor, tokenizer=processor.tokenizer)
     with pytest.raises(ConfigError, match="names no image token"):
         TransformersPolicy(model, processor=nameless)
@@ -402,16 +402,6 @@ def test_a_processor_that_miscounts_is_found_out() -> None:
         policy._prepared(seen(said(picture(64, 64))))
 
 
-def test_what_the_policy_did_not_show_goes_to_the_image_processor_itself() -> None:
-    import torch
-
-    sight = policy_of()._sight
-    assert sight is not None
-    shown = [pixels(picture(64, 64))]
-    made = sight._images(shown, return_tensors="pt")
-    assert torch.equal(made["pixel_values"], sight._images.own(shown, return_tensors="pt")["pixel_values"])
-
-
 def test_a_processor_without_its_video_part_is_otherwise_the_same() -> None:
     from transformers import Qwen3VLProcessor
 
@@ -465,12 +455,19 @@ def test_an_episode_of_zoom_is_played_to_its_end_and_recorded_with_ids(tmp_path:
         assert [image.handle for image in shown] == ["image_1", "observation_1"]
         spoken = [node.message for node in record.nodes if node.message.role == "assistant"]
         assert [message.raw for message in spoken] == turns
-        assert record.policy.capture == "ids_completion"
-        tokens = [node.tokens for node in record.nodes if node.tokens]
+        assert record.policy.capture == "ids_full"
+        tokens = [node.tokens for node in record.nodes if node.tokens and node.origin == "sampled"]
         assert all(kept.exact and len(kept.logprobs or ()) == len(kept.ids) for kept in tokens)
         assert [processor.tokenizer.decode(kept.ids[:-1]) for kept in tokens] == turns
         counts = [call.usage.prompt_tokens for call in record.calls if call.usage]
-        assert counts[1] > counts[0] + len(tokens[0].ids)
+        (segments,) = streams(record)
+        check(segments)
+        wide = expanded(segments)
+        assert [len(flat(wide[:1]).ids), len(flat(wide[:3]).ids)] == counts
+        assert [span.sha256 for span in media(wide)] == [image.sha256 for image in shown]
+        pads = sum(math.prod(span.grid) // 4 for span in media(wide))
+        assert flat(wide).ids.count(processor.image_token_id) == pads
+        assert flat(segments).mask == [int(s.sampled) for s in segments for _ in s.ids]
 
 
 def test_the_modules_do_not_import_torch() -> None:

@@ -1,0 +1,103 @@
+"""What an engine is given next: the stream so far, from the record, and what the new messages add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from agentenv.errors import PolicyError
+from agentenv.tokens.renderer import Renderer
+from agentenv.types import MediaSpan, Observation, Tokens
+
+
+class Prompt(Struct, frozen=True):
+    """The prompt of a turn.
+
+    Args:
+        ids: all ids, collapsed.
+        media: where media stand in `ids`.
+        context: what this turn adds to the stream before it is sampled, for `Action.context`.
+        length: tokens of the prompt when media are expanded; those of unknown length count as one.
+    """
+
+    ids: tuple[int, ...]
+    media: tuple[MediaSpan, ...]
+    context: Tokens
+    length: int
+
+
+def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = False) -> Prompt:
+    """The prompt of the next turn: nothing that was sampled is tokenised again.
+
+    The stream so far comes with the observation, so whoever holds the record can go on with it: after a fork of the
+    environment, a snapshot, or a roll-back.
+
+    Args:
+        renderer: of the model.
+        observation: what the policy was given.
+        forks: where what follows a turn is not certain, render the whole conversation anew and note in the record why
+            the stream starts anew, instead of refusing.
+
+    Raises:
+        PolicyError: the conversation cannot be rendered, or it would have to be rendered anew and that is not allowed.
+    """
+    native = observation.dialect == "native"
+    sampled = max((index for index, tokens in enumerate(observation.tokens) if tokens is not None), default=-1)
+    if sampled < 0 or observation.messages[sampled].role != "assistant":
+        refused = "" if not _turns(observation) else "turns in it came without token ids"
+        return _anew(renderer, observation, native, refused)
+    before = _stream(observation)
+    if before is None:
+        added: Tokens | str = "what the engine was given before an earlier turn is not known"
+    else:
+        ids = tuple(token for tokens in before for token in tokens.ids)
+        added = renderer.bridge(ids, observation.messages[sampled + 1 :], observation.tools, native=native)
+        if isinstance(added, Tokens):
+            return _joined([*before, added], added)
+    reason = added if isinstance(added, str) else ""
+    if not forks:
+        error = PolicyError(
+            f"the conversation cannot go on token by token: {reason}. Nothing that was sampled is tokenised again, so"
+            " use a chat template that only appends (trainers ship such variants), or allow forks=True: the"
+            " conversation is then rendered anew, and the record starts another stream there"
+        )
+        error.permanent = True
+        raise error
+    return _anew(renderer, observation, native, reason)
+
+
+def _turns(observation: Observation) -> bool:
+    return any(message.role == "assistant" for message in observation.messages)
+
+
+def _stream(observation: Observation) -> list[Tokens] | None:
+    """The tokens since the last fork; None where those of a turn, or of what was given before it, are not known."""
+    kept: list[Tokens] = []
+    broken = False
+    for message, tokens in zip(observation.messages, observation.tokens, strict=True):
+        turn = message.role == "assistant"
+        if tokens is not None and tokens.fork:
+            kept, broken = [], False
+        if tokens is not None:
+            broken = broken or turn != (len(kept) % 2 == 1)  # what was given and a turn follow each other
+            kept.append(tokens)
+        elif turn:
+            broken = True
+    return None if broken else kept
+
+
+def _anew(renderer: Renderer, observation: Observation, native: bool, reason: str) -> Prompt:
+    context = renderer.prompt(observation.messages, observation.tools, native=native)
+    return _joined([context], replace(context, fork=reason) if reason else context)
+
+
+def _joined(stream: Sequence[Tokens], context: Tokens) -> Prompt:
+    ids: list[int] = []
+    spans: list[MediaSpan] = []
+    for tokens in stream:
+        spans += (replace(span, offset=len(ids) + span.offset) for span in tokens.media)
+        ids += tokens.ids
+    length = len(ids) + sum(max(span.length - 1, 0) for span in spans)
+    return Prompt(tuple(ids), tuple(spans), context, length)
