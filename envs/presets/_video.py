@@ -52,7 +52,8 @@ def asked_videos(tasks: TaskSet, form: str, view: View, steps: Callable[[Task], 
         tasks: prompts of a video and text.
         form: what the user says, with {question} and the {path} of the video.
         view: what is shown of a video, for all tasks or chosen for each.
-        steps: what an expert does for the task's evidence spans, for the `reference` policy to play.
+        steps: what an expert does for the task's evidence spans, given the task under its first view, for the
+            `reference` policy to play.
     """
 
     def ask(task: Task) -> Task:
@@ -63,7 +64,7 @@ def asked_videos(tasks: TaskSet, form: str, view: View, steps: Callable[[Task], 
         prompt: tuple[Part, ...] = (*shown.prompt, Text(_FIELD.sub(lambda found: fields[found[1]], form)))
         evidence: Mapping[str, Any] = task.evidence
         if evidence.get("spans") is not None and "steps" not in evidence:
-            evidence = {**evidence, "steps": steps(task)}
+            evidence = {**evidence, "steps": steps(shown)}
         metadata = {"question": question, **shown.metadata}
         return replace(task, prompt=prompt, evidence=dict(evidence), metadata=metadata)
 

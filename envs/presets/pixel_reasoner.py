@@ -1,12 +1,12 @@
 r"""Pixel-Reasoner: zooms by relative boxes in hermes calls, into earlier crops too, and answers in \boxed{}.
 
-Source: `experience_maker.py` of TIGER-AI-Lab/Pixel-Reasoner at a3a6c3a5 (arXiv 2505.15966). Its other tool,
-`select_frames`, belongs to videos.
+Videos are shown as 16 frames, of which `select_frames` shows some larger. Source: `experience_maker.py` of
+TIGER-AI-Lab/Pixel-Reasoner at a3a6c3a5 (arXiv 2505.15966).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentenv.env import Env
@@ -22,12 +22,20 @@ from agentenv.envs.presets._common import (
     rule,
     zooms,
 )
-from agentenv.envs.rewards import JudgeModel, curiosity, judged, unless_last_call_failed
+from agentenv.envs.presets._video import asked_videos
+from agentenv.envs.rewards import JudgeModel, boxed, curiosity, judged, spans_of, unless_last_call_failed
+from agentenv.envs.video.answers import video_match
+from agentenv.envs.video.source import video_tasks
+from agentenv.envs.video.view import FirstView, videos_of
+from agentenv.errors import ToolError, ToolErrorKind, UsageError
+from agentenv.media import EpisodeMedia
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits
 from agentenv.task import TaskSet
 from agentenv.tool import Tool
 from agentenv.tools.image import CropRules, Frame, Naming, Output, SmartResize, image_zoom_tool
+from agentenv.tools.video import Budget, ClipSettings, Sampling, VideoNaming, video_frames_tool
+from agentenv.types import Image, Task
 
 TOOL = "crop_image_normalized"
 FRAME = Frame.of("relative_1")
@@ -35,6 +43,21 @@ SYSTEM = "You are a helpful assistant."
 FORM = (
     "\n\nLook at the image carefully before you answer. Where something is too small to be seen, zoom in with"
     " **crop_image_normalized**. Reason step by step, and put your final answer within \\boxed{}."
+)
+SELECT = "select_frames"
+VIDEO_FORM = (
+    "\n\nThe video is shown as frames, which are numbered from 1. Look at them carefully before you answer. Where"
+    " something is too small to be seen, look at up to 8 frames more closely with **select_frames**. Reason step by"
+    " step, and put your final answer within \\boxed{}."
+)
+VIEW = FirstView(Sampling(min_frames=16, max_frames=16), timestamps="none", form="frames")
+CLOSER = ClipSettings(
+    Sampling(max_frames=8),
+    Budget(Output(max_pixels=768 * 768), 8 * 768 * 768),
+    "none",
+    VideoNaming(video="", times="target_frames"),
+    "Here are the selected frames (Frame Size: {width}x{height}, Numbered 1 to {count}):",
+    frames_first=False,
 )
 OUTPUT = {
     "train": Output(resize=SmartResize(28, 4 * 28 * 28, 5120 * 28 * 28), filter="bicubic"),
@@ -50,6 +73,7 @@ def pixel_reasoner(
     variant: Variant = "strict",
     crops: Crops = "train",
     curious: bool = True,
+    video: bool = False,
     judge: JudgeModel = None,
     limits: Limits | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -67,6 +91,9 @@ def pixel_reasoner(
         crops: least size of a crop as in "train" (4 * 28 * 28 px) or "eval" (256 * 28 * 28 px).
         curious: pay the bonus for curiosity, which is known only for a whole group: an episode by itself is then
             unscored. False for evaluation.
+        video: the prompts of `source` hold videos, which are shown as 16 frames; `select_frames` is offered too, and
+            curiosity is that for videos. The frames' sizes are ours: at most 320 x 320 pixels at first, 768 x 768 when
+            selected. There are no generated tasks for this, since films hide what is asked from all 16 frames.
         judge: a model that judges answers; the rules of `rewards` where there is none.
         limits: budgets of the episode; what is given replaces the preset's field by field. The released loop counts so
             that a fourth call still runs; the stated limit of three holds here.
@@ -75,11 +102,17 @@ def pixel_reasoner(
     """
     known("variant", variant, Variant)
     known("crops", crops, Crops)
-    steps = zooms(FRAME, TOOL, target_image=1)
+    if video and source == "scenes":
+        raise UsageError("pixel-reasoner: with video=True, give a source of videos, not the generated scenes")
+    if video:
+        tasks = asked_videos(video_tasks(source), "{question}" + VIDEO_FORM, VIEW, _frame_steps)
+    else:
+        steps = zooms(FRAME, TOOL, target_image=1)
+        tasks = asked(given_tasks(source, seed, difficulty, split), "{question}" + FORM, steps=steps)
     return compose(
         id="pixel-reasoner",
-        tasks=asked(given_tasks(source, seed, difficulty, split), "{question}" + FORM, steps=steps),
-        tools=[_crop(variant, crops)],
+        tasks=tasks,
+        tools=[_crop(variant, crops), *([_select()] if video else [])],
         dialect="hermes_as",
         dialect_options={
             "answer": "text",
@@ -99,11 +132,62 @@ def pixel_reasoner(
             on_calls="stop",
             no_call="stop",
         ),
-        rubric=_rubric(judge, curious),
+        rubric=_rubric(judge, curious, video),
         frame="relative_1",
         seed=seed,
         render_mode=render_mode,
+        bind=_with_frames if video else None,
     )
+
+
+def _with_frames(task: Task) -> dict[str, Any]:
+    """The video, and the frames of its first view as images that can be cropped."""
+    images = [part for part in task.prompt if isinstance(part, Image)]
+    return {"media": EpisodeMedia([*videos_of(task), *images])}
+
+
+def _first_frames(images: Iterable[Image]) -> list[float]:
+    """The times of the frames of the first view, in seconds."""
+    given = (image.derived or {} for image in images if not image.handle.startswith("observation_"))
+    return [float(derived["time"]) for derived in given if derived.get("op") == "frame"]
+
+
+def _frame_steps(task: Task) -> list[dict[str, Any]]:
+    """What an expert does: selects the frames that lie in the evidence spans, or the one nearest to each."""
+    times = _first_frames(part for part in task.prompt if isinstance(part, Image))
+    chosen: set[int] = set()
+    for start, end in spans_of(task):
+        within = {number for number, time in enumerate(times, 1) if start <= time <= end}
+        middle = (start + end) / 2
+        chosen |= within or {min(range(1, len(times) + 1), key=lambda number: abs(times[number - 1] - middle))}
+    return [{"tool": SELECT, "arguments": {"target_frames": sorted(chosen)[:8]}}] if chosen else []
+
+
+def _select() -> Tool:
+    frames = {
+        "type": "array",
+        "description": "Numbers of the frames to look at, from 1 to 16; at most 8 of them.",
+        "items": {"type": "integer"},
+    }
+    return restated(
+        adapted(video_frames_tool(CLOSER, name=SELECT), numbered),
+        "Select frames of the video and look at them more closely.",
+        {"type": "object", "properties": {"target_frames": frames}, "required": ["target_frames"]},
+    )
+
+
+def numbered(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with frames by time instead of by number.
+
+    Raises:
+        ToolError: there is no frame of such a number.
+    """
+    times, chosen = _first_frames(given["media"].images), given["target_frames"]
+    wrong = [number for number in chosen if number not in range(1, len(times) + 1)]
+    if wrong:
+        text = f"There is no frame {wrong[0]:g}; frames are numbered 1 to {len(times)}."
+        raise ToolError(text, ToolErrorKind.INVALID_ARGUMENTS)
+    return {**given, "target_frames": [times[int(number) - 1] for number in chosen]}
 
 
 def _crop(variant: str, crops: str) -> Tool:
@@ -147,8 +231,14 @@ def guessed_unit(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "bbox_2d": [value / side for value, side in zip(box, sides, strict=True)]}
 
 
-def _rubric(judge: JudgeModel, curious: bool) -> Rubric:
+def _rubric(judge: JudgeModel, curious: bool, video: bool) -> Rubric:
+    kind, match = ("video", video_rule) if video else ("image", rule)
     return Rubric(
-        Component("accuracy", unless_last_call_failed(judged(judge, rule=rule))),
-        Component("curiosity", curiosity("image"), float(curious), scope="group"),
+        Component("accuracy", unless_last_call_failed(judged(judge, rule=match))),
+        Component("curiosity", curiosity(kind), float(curious), scope="group"),
     )
+
+
+def video_rule(text: str | None, reference: Any, metadata: Mapping[str, Any] | None = None) -> float:
+    r"""The rule of the video environment, for what stands in `\boxed{}` where there is one."""
+    return video_match((boxed(text) or text) if text is not None else None, reference, metadata)
