@@ -25,6 +25,7 @@ from agentenv.types import Image
 _NAME = re.compile(r"[0-9a-f]{64}")
 _NUMBERS = itertools.count()
 _MOST_INFOS = 4096
+_MOST_FILES = 100_000
 
 
 class MediaStore:
@@ -57,6 +58,7 @@ class MediaStore:
         self._memory: OrderedDict[str, bytes] = OrderedDict()
         self._spilled: OrderedDict[str, int] = OrderedDict()
         self._infos: OrderedDict[str, ImageInfo] = OrderedDict()
+        self._files: dict[str, tuple[Path, _State]] = {}
         self._in_memory = self._in_spill = 0
         self._spill_folder: Path | None = None
         self._lock = threading.RLock()
@@ -100,6 +102,29 @@ class MediaStore:
         if self.folder is not None:
             _write(self.folder, name, data, self.sync)
         self._remember(name, data)
+        return name
+
+    def put_file(self, path: str | os.PathLike[str]) -> str:
+        """Keep a file where it lies, and give its SHA-256 in hex: for files that are too large to be held twice.
+
+        It is read once to be named. A file that is changed after that is not found any more, until it is put again.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        place = Path(path).resolve()
+        try:
+            state = _state(place)
+            if (name := _NAMED.get((place, state))) is None:
+                with place.open("rb") as file:
+                    name = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"the file {place} cannot be read: {error.strerror}") from None
+        with self._lock:
+            if len(_NAMED) >= _MOST_FILES:
+                _NAMED.clear()
+            _NAMED[place, state] = name
+            self._files[name] = (place, state)
         return name
 
     def _remember(self, name: str, data: bytes) -> None:
@@ -181,7 +206,8 @@ class MediaStore:
         for folder in (self.folder, *self._roots, self._spill_folder):
             if folder is not None and (place := _place(folder, name)).is_file():
                 return place
-        return None
+        kept = self._files.get(name)
+        return kept[0] if kept is not None and _unchanged(*kept) else None
 
     def __contains__(self, sha256: str) -> bool:
         with self._lock:
@@ -211,7 +237,11 @@ class MediaStore:
         target = Path(folder) / "media"
         missing = [name for name in dict.fromkeys(names) if not _place(target, name).is_file()]
         for name in missing:
-            _write(target, name, self.get(name), sync)
+            kept = self._files.get(name)
+            if kept is not None and _unchanged(*kept):  # it may be too large to be read into memory
+                _write(target, name, kept[0], sync)
+            else:
+                _write(target, name, self.get(name), sync)
         return len(missing)
 
     def close(self) -> None:
@@ -219,6 +249,7 @@ class MediaStore:
         with self._lock:
             self._memory.clear()
             self._spilled.clear()
+            self._files.clear()
             self._in_memory = self._in_spill = 0
             if self._spill_folder is not None:
                 self._remove()
@@ -226,6 +257,23 @@ class MediaStore:
 
     def __repr__(self) -> str:
         return f"<MediaStore {'in memory' if self.folder is None else self.folder.parent}>"
+
+
+_State = tuple[int, int]
+_NAMED: dict[tuple[Path, _State], str] = {}
+"""Names of files that were read once, by place, size and time of the last change."""
+
+
+def _state(place: Path) -> _State:
+    stat = place.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _unchanged(place: Path, state: _State) -> bool:
+    try:
+        return _state(place) == state
+    except OSError:
+        return False
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -239,8 +287,15 @@ def _read(place: Path) -> bytes:
         raise StoreError(f"media {place.name[:12]} cannot be read: {error.strerror}") from None
 
 
-def _write(folder: Path, name: str, data: bytes, sync: bool) -> None:
-    """Write a whole file under its name, or nothing. A file that is there already is believed to be whole."""
+def _write(folder: Path, name: str, data: bytes | Path, sync: bool) -> None:
+    """Write a whole file under its name, or nothing. A file that is there already is believed to be whole.
+
+    Args:
+        folder: where.
+        name: its SHA-256.
+        data: its bytes, or a file that holds them.
+        sync: make it survive a power cut.
+    """
     place = _place(folder, name)
     if place.is_file():
         return
@@ -248,7 +303,11 @@ def _write(folder: Path, name: str, data: bytes, sync: bool) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
+            else:
+                file.write(data)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())

@@ -198,3 +198,31 @@ def test_the_headers_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyP
     for seed in range(4):
         store.info(store.put(encoded(scene(8, 8, seed), "PNG")).sha256)
     assert len(store._infos) == 2
+
+
+def test_a_file_is_kept_where_it_lies(tmp_path: Path) -> None:
+    store, file, data = MediaStore(max_bytes=0), tmp_path / "large.bin", os.urandom(3 << 20)
+    file.write_bytes(data)
+    name = store.put_file(file)
+    assert name == hashlib.sha256(data).hexdigest() == store.put_file(str(file))
+    assert name in store
+    assert store.path(name) == file
+    assert store.get(name) == data
+    assert store.save([name], tmp_path / "run", sync=True) == 1
+    assert (tmp_path / "run" / "media" / name[:2] / name).read_bytes() == data
+
+
+def test_a_file_that_was_changed_is_not_found_until_it_is_put_again(tmp_path: Path) -> None:
+    store, file = MediaStore(max_bytes=0), tmp_path / "a.bin"
+    file.write_bytes(b"one")
+    name = store.put_file(file)
+    file.write_bytes(b"another")
+    assert name not in store
+    with pytest.raises(StoreError, match="no media"):
+        store.get(name)
+    assert store.put_file(file) == hashlib.sha256(b"another").hexdigest()
+    file.unlink()
+    assert store.path(hashlib.sha256(b"another").hexdigest()) is None
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.put_file(file)
+    store.close()

@@ -286,7 +286,7 @@ def put_video(
 
     Args:
         store: where.
-        source: the file, or where it is.
+        source: its bytes; or where it is, and there it stays: the store only names it (`MediaStore.put_file`).
         pool: the processes that look at it; the process's pool by default.
         limits: what is refused.
 
@@ -297,10 +297,23 @@ def put_video(
         DataError: it cannot be read as a video.
         StoreError: it cannot be written.
     """
+    pool = pool if pool is not None else decode_pool()
+    if isinstance(source, Path):
+        info = _probed_file(source, pool, limits or Limits())
+        sha256 = store.put_file(source)
+    else:
+        held = _Held(source)  # its descriptor lives as long as it does
+        info = _probed(pool, limits or Limits(), held.descriptor)
+        sha256 = store.put_bytes(source)
+    return Video(sha256, info.mime, info.width, info.height, info.duration, info.fps)
+
+
+def _probed_file(file: Path, pool: DecodePool, limits: Limits) -> VideoInfo:
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        descriptor = os.open(file, os.O_RDONLY)
     except OSError as error:
-        raise DataError(f"the video cannot be read: {error.strerror}", str(source)) from None
-    held = _Held(data)  # its descriptor lives as long as it does
-    info = _probed(pool if pool is not None else decode_pool(), limits or Limits(), held.descriptor)
-    return Video(store.put_bytes(data), info.mime, info.width, info.height, info.duration, info.fps)
+        raise DataError(f"the video cannot be read: {error.strerror}", str(file)) from None
+    try:
+        return _probed(pool, limits, descriptor)
+    finally:
+        os.close(descriptor)
