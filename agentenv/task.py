@@ -52,6 +52,7 @@ class TaskSet:
         self._read, self._at, self._length = read, at, length
         self._skipped: dict[tuple[str, int], DataError] = {} if skipped is None else skipped
         self._ids: dict[str, int] | None = None
+        self._mapped: tuple[TaskSet, Callable[[Task], Task]] | None = None
 
     # ---- constructors
 
@@ -220,8 +221,7 @@ class TaskSet:
 
     def __iter__(self) -> Iterator[Task]:
         if self._at is None:
-            assert self._read is not None
-            return self._read()
+            return cast(Callable[[], Iterator[Task]], self._read)()
         at, length = self._at, self._length
         return map(at, range(length)) if length is not None else rows_.endless(at)
 
@@ -229,8 +229,7 @@ class TaskSet:
         if self.infinite:
             raise TypeError(f"the task set {self.name!r} has no end; .take(n) gives a finite one")
         self._settle()
-        assert self._length is not None
-        return self._length
+        return cast(int, self._length)
 
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
@@ -255,6 +254,10 @@ class TaskSet:
         """Make the set indexed: what is streamed is read once and kept, unless it has no end."""
         if self._at is None and self.infinite:
             return lambda index: next(islice(iter(self), index, None))
+        if self._at is None and self._mapped is not None:
+            before, change = self._mapped
+            at = before._settle()
+            self._at, self._length, self._read = lambda index: change(at(index)), before._length, None
         if self._at is None:
             held = tuple(distinct(self))
             self._at, self._length, self._read = held.__getitem__, len(held), None
@@ -276,11 +279,18 @@ class TaskSet:
                 return task
         if self._length is None:
             raise UnknownNameError("task", task_id, [task.id for task in self.take(3)])
+        place = self._mapped[0]._places().get(task_id) if self._mapped is not None else None
+        if place is not None and (task := at(place)).id == task_id:
+            return task  # changing all tasks only to learn their ids can be dear
+        if task_id not in self._places():
+            raise UnknownNameError("task", task_id, self._places())
+        return at(self._places()[task_id])
+
+    def _places(self) -> dict[str, int]:
         if self._ids is None:
-            self._ids = {task.id: i for i, task in enumerate(distinct(map(at, range(self._length))))}
-        if task_id not in self._ids:
-            raise UnknownNameError("task", task_id, self._ids)
-        return at(self._ids[task_id])
+            at = self._settle()
+            self._ids = {task.id: i for i, task in enumerate(distinct(map(at, range(len(self)))))}
+        return self._ids
 
     # ---- choosing
 
@@ -317,14 +327,17 @@ class TaskSet:
 
     def filter(self, keep: Callable[[Task], bool]) -> TaskSet:
         """The tasks for which `keep` says yes."""
-        return self._streamed(f"filter({_called(keep)})", lambda: filter(keep, iter(self)))
+        return self._streamed(f"filter({getattr(keep, '__name__', '...')})", lambda: filter(keep, iter(self)))
 
     def map(self, fn: Callable[[Task], Task]) -> TaskSet:
-        """The tasks as `fn` changes them."""
-        if self._at is None:
-            return self._streamed(f"map({_called(fn)})", lambda: map(fn, iter(self)))
-        at = self._at
-        return self._indexed(f"map({_called(fn)})", lambda i: fn(at(i)), self._length)
+        """The tasks as `fn` changes them, each when it is asked for: what `fn` makes is not remembered."""
+        at, name = self._at, f"map({getattr(fn, '__name__', '...')})"
+        if at is None:
+            made = self._streamed(name, lambda: map(fn, iter(self)))
+        else:
+            made = self._indexed(name, lambda i: fn(at(i)), self._length)
+        made._mapped = (self, fn)
+        return made
 
     def select(self, ids: Iterable[str]) -> TaskSet:
         """The tasks with these ids, in this order; an unknown id raises when it is reached."""
@@ -374,14 +387,9 @@ def load_tasks(source: Any, **options: Any) -> TaskSet:
 def _load_path(path: Path, options: dict[str, Any]) -> TaskSet:
     if path.is_dir():
         return TaskSet.from_hf(path, **options)
-    kinds: dict[str, Callable[..., TaskSet]] = {
-        ".jsonl": TaskSet.from_jsonl,
-        ".ndjson": TaskSet.from_jsonl,
-        ".json": TaskSet.from_json,
-        ".csv": TaskSet.from_csv,
-        ".tsv": TaskSet.from_csv,
-        ".parquet": TaskSet.from_parquet,
-    }
+    lines, csv = TaskSet.from_jsonl, TaskSet.from_csv
+    kinds: dict[str, Callable[..., TaskSet]] = {".jsonl": lines, ".ndjson": lines, ".csv": csv, ".tsv": csv}
+    kinds |= {".json": TaskSet.from_json, ".parquet": TaskSet.from_parquet}
     if path.suffix.lower() not in kinds:
         raise UnknownNameError("kind of task file", path.suffix, kinds)
     return kinds[path.suffix.lower()](path, **options)
@@ -390,7 +398,3 @@ def _load_path(path: Path, options: dict[str, Any]) -> TaskSet:
 def _natural(what: str, n: int) -> None:
     if n < 0:
         raise UsageError(f"{what} wants a number of tasks of 0 or more, not {n}")
-
-
-def _called(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__name__", type(fn).__name__)

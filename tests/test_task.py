@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentenv.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from agentenv.task import TaskSet, as_table, column_reader, distinct, inline_table, load_tasks, table_file
@@ -480,3 +481,24 @@ def test_a_set_with_nothing_left_says_why() -> None:
         TaskSet.of([]).draw(rng)
     assert TaskSet.of([make(1)]).describe_skipped() == "1 task; no row was skipped"
     assert TaskSet.generate(make).describe_skipped() == "tasks without end; no row was skipped"
+
+
+def test_tasks_that_are_changed_are_changed_only_when_they_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f'{{"question": "q{i}", "answer": "a", "id": "row{i}x"}}\n' for i in range(9)))
+    changed: list[str] = []
+
+    def change(task: Task) -> Task:
+        changed.append(task.id)
+        return replace(task, answer="b")
+
+    for tasks in (TaskSet.from_jsonl(file).map(change), TaskSet.of(TaskSet.from_jsonl(file)).map(change)):
+        changed.clear()
+        assert len(tasks) == 9
+        assert (tasks[3].id, tasks[3].answer, tasks["row5x"].answer) == ("row3x", "b", "b")
+        assert changed == ["row3x", "row3x", "row5x"]
+        assert [task.id for task in tasks.map(change).take(1)] == ["row0x"]
+    renamed = TaskSet.from_jsonl(file).map(lambda task: replace(task, id=f"new-{task.id}"))
+    assert renamed["new-row5x"].id == "new-row5x"
+    with pytest.raises(UnknownNameError, match="row5x"):
+        _ = renamed["row5x"]
