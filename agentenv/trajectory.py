@@ -9,6 +9,7 @@ that exporters can render them for a trainer without parsing text.
 
 from __future__ import annotations
 
+import base64
 import random
 import time
 import traceback
@@ -19,9 +20,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from agentenv.errors import InfrastructureError, StoreError
+from agentenv.errors import AgentEnvError, InfrastructureError, StoreError
 from agentenv.spec import EnvSpec
-from agentenv.types import Action, Message, Part, Task, ToolResult, Usage
+from agentenv.types import Action, Image, Message, Part, Task, ToolResult, Usage, Video
 from agentenv.types import Tokens as Tokens
 
 SCHEMA = "agentenv.trajectory/1"
@@ -207,10 +208,14 @@ class Trajectory(Struct):
         return f"<Trajectory of {self.task.id} by {self.policy.name}: {len(self.calls)} turns, {ending}>"
 
     def _repr_html_(self) -> str:
-        """The conversation for notebooks: everything escaped, nothing loaded, the system prompt folded."""
+        """The conversation for notebooks: everything escaped, nothing loaded, the system prompt folded.
+
+        Of pictures whose bytes this process holds, those of a message stand in one small row, frames under their times.
+        """
         rows = []
         for message in self.messages:
             text = f"<pre style='white-space:pre-wrap;margin:0'>{escape(message.text or '(media)')}</pre>"
+            text += _pictures_html(message)
             if message.role == "system":
                 text = f"<details><summary>{len(message.text)} characters</summary>{text}</details>"
             rows.append(f"<tr style='text-align:left'><th>{escape(message.role)}</th><td>{text}</td></tr>")
@@ -237,6 +242,25 @@ class Trajectory(Struct):
         if record.schema != SCHEMA:
             raise StoreError(f"record of schema {record.schema!r}; this version reads {SCHEMA!r}")
         return record
+
+
+def _pictures_html(message: Message) -> str:
+    """The pictures of a message as one row, in the page itself; how many there are, where they cannot be shown."""
+    shown = [image for part in message.parts if isinstance(part, (Image, Video)) for image in _images(part)]
+    if not shown:
+        return ""
+    from agentenv.media import contact_sheet, media_store
+
+    name = f"{len(shown)} picture{'s' * (len(shown) != 1)}"
+    try:
+        data, _, _ = contact_sheet(shown, media_store().get, most=6, across=6, width=128)
+    except AgentEnvError:
+        return f"<div>({name})</div>"
+    return f"<img alt='{name}' src='data:image/jpeg;base64,{base64.b64encode(data).decode()}'>"
+
+
+def _images(part: Image | Video) -> tuple[Image, ...]:
+    return part.images() if isinstance(part, Video) else (part,)
 
 
 _ENCODER = msgspec.json.Encoder()

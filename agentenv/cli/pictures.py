@@ -14,12 +14,11 @@ from typing import TextIO
 
 from agentenv.cli import common
 from agentenv.errors import AgentEnvError
-from agentenv.media import decode, media_store
+from agentenv.media import contact_sheet, decode, media_store
 from agentenv.types import Image
 
 Frames = tuple[Image, ...]
 _PIECE = 4096
-_ACROSS, _FRAME_WIDTH, _LINE = 4, 320, 16
 _COLUMNS = 60
 _ENDINGS = {"image/jpeg": ".jpg", "image/tiff": ".tif"}
 
@@ -76,23 +75,10 @@ def sheet(frames: Frames) -> Image:
         MissingExtraError: Pillow is not installed.
     """
     store = media_store()
-    pictures = [decode(store.get(frame.sha256)) for frame in frames]
-    wide = min(_FRAME_WIDTH, max(picture.width for picture in pictures))
-    high = max(round(picture.height * wide / picture.width) for picture in pictures) + _LINE
-    from PIL import Image as Pillow
-    from PIL import ImageDraw
-
-    across = min(_ACROSS, len(frames))
-    whole = Pillow.new("RGB", (across * wide, -(-len(frames) // across) * high), "black")
-    pen, times = ImageDraw.Draw(whole), [float((frame.derived or {}).get("time", 0.0)) for frame in frames]
-    for number, (picture, time) in enumerate(zip(pictures, times, strict=True)):
-        x, y = number % across * wide, number // across * high
-        pen.text((x + 3, y + 2), f"{time:.1f} s", fill="white")
-        whole.paste(picture.resize((wide, round(picture.height * wide / picture.width))), (x, y + _LINE))
-    file = io.BytesIO()
-    whole.save(file, "JPEG", quality=85)
-    handle = f"{(frames[0].derived or {}).get('of', 'the video')}, {times[0]:.1f} to {times[-1]:.1f} seconds,"
-    return Image(store.put_bytes(file.getvalue()), "image/jpeg", *whole.size, handle)
+    data, width, height = contact_sheet(frames, store.get)
+    first, last = ((frame.derived or {}) for frame in (frames[0], frames[-1]))
+    handle = f"{first.get('of', 'the video')}, {first.get('time', 0.0):.1f} to {last.get('time', 0.0):.1f} seconds,"
+    return Image(store.put_bytes(data), "image/jpeg", width, height, handle)
 
 
 def protocol(environ: Mapping[str, str]) -> str:

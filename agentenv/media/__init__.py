@@ -14,6 +14,7 @@ from __future__ import annotations
 from agentenv.media.cache import CacheStats, DecodeCache, decode_cache
 from agentenv.media.handles import EpisodeMedia
 from agentenv.media.pictures import ImageInfo, ImageLimits, decode, probe
+from agentenv.media.sheet import contact_sheet
 from agentenv.media.store import MediaStore, media_store, use_media_store
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ImageInfo",
     "ImageLimits",
     "MediaStore",
+    "contact_sheet",
     "decode",
     "decode_cache",
     "media_store",
