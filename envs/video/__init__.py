@@ -37,6 +37,7 @@ def video(
     kinds: Iterable[str] | None = None,
     split: str = "train",
     cache: str | None = "",
+    videos: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
     tools: Iterable[str] = ("video_clip",),
@@ -55,13 +56,16 @@ def video(
     """Make the video environment.
 
     Args:
-        source: where the tasks come from: "films" (an endless generator), or a `TaskSet` whose prompts hold videos.
+        source: where the tasks come from: "films" (an endless generator), "videosiah:FILE", "charades:FILE",
+            "videomme:PATH", "lvbench:PATH", "longvideoreason:FILE", or a JSONL, JSON, TSV, CSV or Parquet file with a
+            column map; or a `TaskSet` whose prompts hold videos.
         difficulty: of "films", 1 (two minutes, three scenes) to 5 (an hour, twelve scenes, many distractors).
         kinds: of "films", which kinds of question; all by default.
         split: of "films", "train" or "test".
         cache: of "films", the folder that keeps encoded files for the next time; "" for `agentenv/films` in the user's
             cache folder, None for none.
-        columns: of a file: field -> column.
+        videos: of a data set or file, the folder of its videos; by default it is looked for beside the file.
+        columns: of a file: field -> column, with fields out of question, answer, video, videos, options, id, spans.
         on_error: "raise" stops at a malformed row of a data set, naming its file and line; "skip" goes on and lists
             it in `env.tasks.skipped`.
         tools: which tools the policy has, of video_clip, video_frames, video_zoom and video_info.
@@ -96,6 +100,7 @@ def video(
         split=split,
         views=(view,),
         cache=cache,
+        videos=videos,
         columns=columns,
         on_error=on_error,
     )

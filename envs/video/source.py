@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
+from agentenv.envs.video.datasets import DATASETS, from_columns
 from agentenv.envs.video.tasks import film_tasks
 from agentenv.envs.video.view import FirstView
 from agentenv.errors import UnknownNameError, UsageError
@@ -22,20 +25,24 @@ def video_tasks(
     split: str = "train",
     views: Sequence[FirstView] = (FirstView(),),
     cache: str | None = "",
+    videos: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
 ) -> TaskSet:
     """Tasks whose prompt is a video and a question, not yet as they are asked: see `view.shown`.
 
     Args:
-        source: "films" (an endless generator) or a `TaskSet` whose prompts hold videos.
+        source: "films" (an endless generator); a data set, "videosiah:FILE", "charades:FILE", "videomme:PATH",
+            "lvbench:PATH" or "longvideoreason:FILE" (see `datasets`); a JSONL, JSON, TSV, CSV or Parquet file with a
+            column map; or a `TaskSet` whose prompts hold videos.
         seed: of "films".
         difficulty: of "films", 1 (two minutes) to 5 (an hour); None mixes them.
         kinds: of "films", which kinds of question; all by default.
         split: of "films", "train" or "test".
         views: of "films", the first views that a policy may be shown, from which the answer is hidden.
         cache: of "films", the folder that keeps them; "" for the usual one (`kept.default_cache`), None for none.
-        columns: of a file.
+        videos: of a data set or file, the folder of its videos; by default it is looked for beside the file.
+        columns: of a file: field -> column, with fields out of question, answer, video, videos, options, id, spans.
         on_error: "raise" or "skip" malformed rows of a data set.
 
     Raises:
@@ -52,4 +59,11 @@ def video_tasks(
         raise UsageError(f"{named[0]} is an option of source='films', not of {source!r:.80}")
     if isinstance(source, TaskSet):
         return source
-    raise UnknownNameError("source of video tasks", source, (FILMS,))
+    name, colon, path = source.partition(":")
+    if colon and name in DATASETS:
+        read = DATASETS[name]
+        options = {"columns": columns} if "columns" in signature(read).parameters else {}
+        return read(path, videos=videos, on_error=on_error, **options)
+    if not Path(source).exists() and "." not in source:
+        raise UnknownNameError("source of video tasks", source, (FILMS, *(f"{known}:PATH" for known in DATASETS)))
+    return from_columns(source, columns, videos=videos, on_error=on_error)
