@@ -181,9 +181,17 @@ def parsed(url: str | URL) -> URL:
     if url.raw_user is not None or url.raw_password is not None:
         raise refused("An address with a user name or a password in it is not opened.")
     host = url.raw_host
-    if "%" in host or (":" not in host and _odd_number(host)):
+    if "%" in host or (":" not in host and _odd_number(host)) or not _decodable(url):
         raise refused("The host of this address is written in an unusual way; write its name, or a plain IP address.")
     return url.with_fragment(None)
+
+
+def _decodable(url: URL) -> bool:
+    """Whether the host's name can be shown: it may claim to be an international one and be none."""
+    try:
+        return bool(url.host)
+    except UnicodeError:
+        return False
 
 
 def _odd_number(host: str) -> bool:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from agentenv.errors import ToolError
+from agentenv.tools.search.types import Hit
 
 
 class Link(Struct, frozen=True, gc=False):
@@ -61,6 +62,18 @@ class Pages(Protocol):
         ...
 
 
+class Documents(Protocol):
+    """A corpus whose documents can be had by name: see `agentenv.tools.search.open_corpus`."""
+
+    def get(self, id: str) -> Hit | None:
+        """The document with an id."""
+        ...
+
+    def at_url(self, url: str) -> Hit | None:
+        """The first document with an address."""
+        ...
+
+
 class CorpusPages:
     """Pages of a corpus on this machine, by URL or by "doc:ID". Nothing is ever fetched.
 
@@ -74,6 +87,17 @@ class CorpusPages:
 
     def __init__(self, find: Callable[[str], Page | None], name: str = "corpus", version: str = "") -> None:
         self._find, self.name, self.version = find, name, version
+
+    @classmethod
+    def over(cls, corpus: Documents) -> CorpusPages:
+        """The documents of a search corpus as pages, by address and by id, so that what it finds can be opened."""
+
+        def find(name: str) -> Page | None:
+            addresses = (name, f"https://{name}", f"http://{name}", f"https://www.{name}", f"http://www.{name}")
+            hit = corpus.get(name) or next((hit for hit in map(corpus.at_url, addresses) if hit), None)
+            return None if hit is None else Page(hit.url or f"doc:{hit.id}", hit.text, hit.title, hit.date)
+
+        return cls(find, str(getattr(corpus, "name", "corpus")), str(getattr(corpus, "version", "")))
 
     @classmethod
     def of(cls, pages: Iterable[Page]) -> CorpusPages:

@@ -1,0 +1,222 @@
+"""What live search engines share: asking an API within limits, and saying plainly when it is the API that failed."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from yarl import URL
+
+from agentenv.errors import ConfigError, InfrastructureError, ToolError
+from agentenv.media import MediaStore, media_store
+from agentenv.policy.http import Patience
+from agentenv.tools.search.types import Hit
+from agentenv.tools.web.answers import Fetched, FetchError
+from agentenv.tools.web.client import WebClient
+from agentenv.tools.web.guard import Guard
+from agentenv.tools.web.images import fetch_picture
+from agentenv.tools.web.rate import Rate
+from agentenv.tools.web.readable import one_line, tidy
+
+KINDS = ("web", "images")
+PATIENCE = Patience(deadline=60.0, connect=5.0, retries=4, pause=0.5, longest=8.0)
+_MAX_ANSWER = 8 << 20
+_LONGEST_QUERY = 400
+_TAG = re.compile(r"<[^<>]{0,300}>")
+
+
+class SearchFailed(InfrastructureError):
+    """A search engine did not answer usefully: no fault of the model's, so the episode is unscored.
+
+    Args:
+        text: what happened, without a key and without the query.
+        permanent: trying again would fail again (no key, a wrong key).
+    """
+
+    def __init__(self, text: str, permanent: bool = False) -> None:
+        self.permanent = permanent
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[type[SearchFailed], tuple[str, bool]]:
+        return type(self), (str(self), self.permanent)
+
+
+class Call(Struct, frozen=True):
+    """One request of an engine's API."""
+
+    path: str
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    body: dict[str, Any] | None = None
+
+
+class LiveEngine:
+    """A `Retriever` over a search API. Subclasses say how a query is written and how the answer is read.
+
+    Args:
+        kind: "web" for pages, "images" for pictures with their pages.
+        base_url: where the API is; the service's own by default.
+        rate: how often it is asked.
+        patience: how long to try; between tries it waits as long as the service asks.
+        concurrency: requests at once.
+        store: where pictures go; the process's store by default.
+        guard: which addresses pictures may be fetched from; they come from anywhere.
+
+    The key is read from the environment at each request and kept nowhere.
+
+    Raises:
+        ConfigError: there is no such kind, or `base_url` is no address.
+    """
+
+    name: ClassVar[str] = ""
+    deterministic = False
+    base: ClassVar[str] = ""
+    key_variable: ClassVar[str] = ""
+    most: ClassVar[int] = 20
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+
+    def __init__(
+        self,
+        kind: str = "web",
+        *,
+        base_url: str = "",
+        rate: Rate | None = None,
+        patience: Patience = PATIENCE,
+        concurrency: int = 256,
+        store: MediaStore | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        if kind not in self.kinds:
+            raise ConfigError(f"{self.name} searches {', '.join(self.kinds)}, not {kind!r}")
+        self.kind, self.store = kind, store
+        self.version = f"{kind}/1"
+        self._base = _address(self.name, base_url or self.base)
+        limits = {"patience": patience, "rate": rate, "concurrency": concurrency, "per_host": concurrency}
+        self._client = WebClient(None, redirects=0, max_bytes=_MAX_ANSWER, **limits)  # type: ignore[arg-type]
+        self._pictures = WebClient(guard or Guard())
+
+    def call(self, query: str, k: int) -> Call:
+        """The request for the best `k` hits."""
+        raise TypeError(f"{type(self).__name__} says not how a query is written")
+
+    def read(self, answer: Any) -> list[Hit]:
+        """The hits of an answer; those of a picture search have its address in `meta["picture"]`."""
+        raise TypeError(f"{type(self).__name__} says not how an answer is read")
+
+    async def search(self, query: str, k: int) -> list[Hit]:
+        """See `Retriever.search`.
+
+        Raises:
+            ToolError: the engine does not take this query.
+            SearchFailed: it did not answer usefully.
+        """
+        asked = " ".join(query.encode("utf-8", "ignore").decode().split())[:_LONGEST_QUERY]
+        if k < 1 or not asked:
+            return []
+        answer = await self._asked(self.call(asked, min(k, self.most)))
+        try:
+            hits = self.read(answer)[:k]
+        except (AttributeError, TypeError, KeyError, ValueError):
+            raise SearchFailed(f"{self.name} answered in a form that is not its own") from None
+        return await self._shown(hits) if self.kind == "images" else hits
+
+    async def _asked(self, call: Call) -> Any:
+        url = (self._base / call.path.lstrip("/")).with_query(call.query)
+        body = None if call.body is None else msgspec.json.encode(call.body)
+        headers = {"Accept": "application/json", **call.headers, **self.credentials()}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            answer = await self._client.send("GET" if body is None else "POST", url, headers=headers, body=body)
+        except ToolError as error:  # its text names the host and nothing else
+            raise SearchFailed(f"{self.name}: {error}") from None
+        return self._decoded(answer)
+
+    def _decoded(self, answer: Fetched) -> Any:
+        if answer.status in (400, 413, 414, 422):
+            raise ToolError("The search engine does not take this query; write it shorter or otherwise.")
+        if answer.status in (401, 402, 403):
+            raise SearchFailed(f"{self.name} answered {answer.status}: {self.refusal()}", permanent=True)
+        if answer.status != 200:
+            raise SearchFailed(f"{self.name} answered {answer.status}")
+        try:
+            return msgspec.json.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeError):
+            raise SearchFailed(f"{self.name} answered with something that is not JSON") from None
+
+    def refusal(self) -> str:
+        """What a refused request may mean."""
+        return f"is the key in {self.key_variable} right, and is its quota left?"
+
+    def credentials(self) -> dict[str, str]:
+        """The headers that carry the key."""
+        return {}
+
+    def key(self) -> str:
+        """The key.
+
+        Raises:
+            SearchFailed: it is not set.
+        """
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            raise SearchFailed(f"{self.name} needs a key in the environment variable {self.key_variable}", True)
+        return key
+
+    async def _shown(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits whose pictures could be fetched, each with its picture."""
+        found = await asyncio.gather(*(self._with_picture(hit) for hit in hits))
+        return [hit for hit in found if hit.image]
+
+    async def _with_picture(self, hit: Hit) -> Hit:
+        try:
+            picture = await fetch_picture(self._pictures, hit.meta["picture"], self.store or media_store())
+        except (ToolError, FetchError):  # of many pictures of the web some are gone, or are none
+            return hit
+        return replace(hit, image=picture.sha256)
+
+    async def close(self) -> None:
+        """Close the connections of this event loop."""
+        await self._client.close()
+        await self._pictures.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kind}>"
+
+
+def _address(name: str, text: str) -> URL:
+    try:
+        url = URL(text.rstrip("/"))
+    except ValueError:
+        raise ConfigError(f"{name}: base_url is not an address") from None
+    if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string:
+        raise ConfigError(f"{name}: base_url must look like https://search.example.org, without user, key and query")
+    return url
+
+
+def rows(answer: Any, *path: str) -> list[Mapping[str, Any]]:
+    """The list of objects at a place of an answer; none where there is no such place."""
+    for name in path:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return [row for row in answer or () if isinstance(row, dict)]
+
+
+def words(row: Mapping[str, Any], *names: str) -> str:
+    """The first of these fields that holds text, without tags and entities."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value.strip():
+            return tidy(html.unescape(_TAG.sub("", value)))
+    return ""
+
+
+def hit(row: Mapping[str, Any], url: str, *, title: str = "title", text: str, date: str = "", **meta: Any) -> Hit:
+    """A hit of a row: `url` is its address; the others name the fields to look into."""
+    return Hit(url, one_line(words(row, title)), words(row, text), url, date=words(row, date), meta=meta)
