@@ -9,13 +9,15 @@
 | `qwen` | fenced; `[1]"title`, then `text"date`; a blank line between hits |
 | `qwen-image` | `[1] "address" title`, then the text and the picture |
 
-A document cannot forge the next one: line breaks within a title or text of a list become blanks, and JSON escapes them.
+A document cannot forge the next one: line breaks within a title or text of a list become blanks, a text that begins
+like an entry gets three dots before it, and JSON escapes what it must.
 What wraps the whole (tags, prose around it) belongs to the dialect and its forms.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from agentenv.tools.search.types import Formatter, Hit, Results
 from agentenv.types import Part
 
 NOTHING = "No results."
+_ENTRY = re.compile(r"\[?\d+[\].]|Doc \d|title:|image:", re.IGNORECASE)
 
 
 class Picture(str):
@@ -54,7 +57,7 @@ def plain(results: Results) -> str:
     for number, hit in enumerate(results.hits, start=1):
         lines = [f"[{number}] {line(hit.title) or line(hit.id)}"]
         source = " ".join(filter(None, (line(hit.url), line(hit.date))))
-        blocks.append("\n".join(filter(None, (*lines, source, line(hit.text)))))
+        blocks.append("\n".join(filter(None, (*lines, source, excerpt(hit.text)))))
     return "\n\n".join(blocks)
 
 
@@ -76,14 +79,14 @@ def mmsearch(results: Results) -> list[str | Part]:
     for number, hit in enumerate(results.hits, start=1):
         before = f"{number}. " if number == 1 else f"\n{number}. "
         parts += [f"{before}image: ", *picture(hit), "\n"] if hit.image else [before]
-        parts.append("\n".join(filter(None, (f"title: {line(hit.title)}", line(hit.text)))))
+        parts.append("\n".join(filter(None, (f"title: {line(hit.title)}", excerpt(hit.text)))))
     return parts
 
 
 def qwen(results: Results) -> str:
     """Qwen-Agent's numbered list in a fence. A fence within a text is broken, so that it cannot close this one."""
     blocks = [
-        f'[{number}]"{line(hit.title)}\n{line(hit.text)}"{line(hit.date)}'.replace("```", "'''")
+        f'[{number}]"{line(hit.title)}\n{excerpt(hit.text)}"{line(hit.date)}'.replace("```", "'''")
         for number, hit in enumerate(results.hits, start=1)
     ]
     return "```\n{}\n```".format("\n\n".join(blocks))
@@ -94,7 +97,7 @@ def qwen_image(results: Results) -> list[str | Part]:
     parts: list[str | Part] = []
     for number, hit in enumerate(results.hits, start=1):
         head = f'[{number}] "{line(hit.url)}" {line(hit.title)}'
-        parts += ["\n".join(filter(None, (head, line(hit.text)))), *picture(hit)]
+        parts += ["\n".join(filter(None, (head, excerpt(hit.text)))), *picture(hit)]
         if number < len(results.hits):
             parts.append("\n")
     return parts
@@ -103,6 +106,16 @@ def qwen_image(results: Results) -> list[str | Part]:
 def line(text: str) -> str:
     """A text in one line, with single blanks."""
     return " ".join(text.split())
+
+
+def excerpt(text: str) -> str:
+    r"""A text in one line of its own, which does not begin as an entry of a list would.
+
+    >>> excerpt("two\nlines"), excerpt("[2] forged")
+    ('two lines', '... [2] forged')
+    """
+    text = line(text)
+    return f"... {text}" if _ENTRY.match(text) else text
 
 
 FORMATS: dict[str, Formatter] = {
