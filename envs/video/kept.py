@@ -18,6 +18,7 @@ from agentenv.types import Video
 
 MOST_BYTES = 4 << 30
 """What the folder of films may hold; the least recently used go first."""
+_ELSE = "give another folder for films, or none"
 _KNOWN_MOST = 65_536
 _known: dict[str, Video] = {}
 _lock = threading.Lock()
@@ -34,13 +35,14 @@ def recipe(film: Film) -> str:
     return hashlib.sha256(msgspec.json.encode((encoded_by(), film))).hexdigest()
 
 
-def film_video(film: Film, cache: Path | None = None) -> Video:
+def film_video(film: Film, cache: Path | None = None, must: bool = True) -> Video:
     """The film as a video of the process's media store, encoded if neither the store nor the folder has it.
 
     Args:
         film: what it shows.
         cache: a folder that holds `<recipe>.mp4`, and where what was encoded is added. Several processes may share it:
             a file appears under its name only when it is whole.
+        must: a folder that cannot be used is an error; else nothing is kept.
 
     Raises:
         DataError: the folder cannot be written or read.
@@ -52,11 +54,14 @@ def film_video(film: Film, cache: Path | None = None) -> Video:
     if known is not None and known.sha256 in store:
         return known
     file = None if cache is None else cache / f"{key}.mp4"
-    data = _read(file) if file is not None else None
+    data: bytes | None = None
+    with suppress(*() if must else (DataError,)):
+        data = _read(file) if file is not None else None
     if data is None:
         data = encode(film)
-        if file is not None:
-            _keep(file, data)
+        with suppress(*() if must else (DataError,)):
+            if file is not None:
+                _keep(file, data)
     video = Video(store.put_bytes(data), "video/mp4", *SIZE, film.duration, float(FPS))
     with _lock:
         if len(_known) >= _KNOWN_MOST:
@@ -75,7 +80,7 @@ def _read(file: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"the film cannot be read: {error.strerror}", str(file)) from None
+        raise DataError(f"the film cannot be read: {error.strerror}; {_ELSE}", str(file)) from None
 
 
 def _keep(file: Path, data: bytes) -> None:
@@ -88,7 +93,7 @@ def _keep(file: Path, data: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise DataError(f"the film cannot be kept: {error.strerror}; give another folder, or none", str(file)) from None
+        raise DataError(f"the film cannot be kept: {error.strerror}; {_ELSE}", str(file)) from None
     _trim(file.parent, MOST_BYTES)
 
 

@@ -81,7 +81,8 @@ def film_tasks(
         length: how many tasks; None for no end.
         split: "train" or "test". The word or code that decides a task never occurs as such in both.
         views: the first views that a policy may be shown; what is asked about is hidden from all of them.
-        cache: a folder in which films are kept for the next time; "" for `default_cache()`, None for none.
+        cache: a folder in which films are kept for the next time; "" for `default_cache()`, if that
+            can be written; None for none.
 
     Returns:
         Tasks whose prompt is the film (a `Video`) and the question; `answer` a string, or [start, end] in seconds;
@@ -99,7 +100,7 @@ def film_tasks(
     levels = tuple(LEVELS) if difficulty is None else (difficulty,)
     plan = Plan(seed, split, levels, _chosen(kinds), tuple(views))
     folder = default_cache() if cache == "" else None if cache is None else Path(cache)
-    return TaskSet.generate(lambda index: _task(plan, index, folder), length, name=plan.prefix)
+    return TaskSet.generate(lambda index: _task(plan, index, folder, cache != ""), length, name=plan.prefix)
 
 
 def _chosen(kinds: Iterable[str] | None) -> tuple[str, ...]:
@@ -118,11 +119,11 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
 
 
-def _task(plan: Plan, index: int, cache: Path | None) -> Task:
+def _task(plan: Plan, index: int, cache: Path | None, must: bool) -> Task:
     number, kind, film, asked = composed(plan, index)
     return Task(
         id=f"{plan.prefix}-{index}",
-        prompt=(film_video(film, cache), Text(asked.text)),
+        prompt=(film_video(film, cache, must), Text(asked.text)),
         answer=asked.answer,
         evidence={"video": "video_1", "spans": seconds(asked.spans)},
         metadata={
