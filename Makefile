@@ -13,7 +13,7 @@ help: ## show the targets
 $(BIN)/.user: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentenv needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,data]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,data]'
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.user
@@ -34,7 +34,7 @@ system:
 
 setup: system $(BIN)/.dev ## everything that the tests need
 
-demo: $(BIN)/.user ## play, record, export and look at the table environment
+demo: $(BIN)/.user ## play tables, pictures and videos; record, export and look at it
 	$(BIN)/agentenv demo
 
 lint: $(BIN)/.dev ## ruff and the import contract

@@ -1,8 +1,12 @@
-"""What all tests share: the checkout on the path (for `tests.worlds`), and hypothesis without deadlines."""
+"""What all tests share: the checkout on the path (for `tests.worlds`), a cache folder, hypothesis without deadlines."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -10,6 +14,10 @@ from hypothesis import HealthCheck, settings
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+CACHE = tempfile.mkdtemp(prefix="agentenv-tests-cache-")
+os.environ["XDG_CACHE_HOME"] = CACHE  # films are kept there, and not in the cache of whoever runs the tests
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 settings.register_profile("agentenv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("agentenv")

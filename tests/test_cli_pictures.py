@@ -119,3 +119,34 @@ def test_play_shows_the_first_view_and_the_crop(
     held = {path.read_bytes() for path in (tmp_path / "mine" / "media").rglob("*") if path.is_file()}
     assert {path.read_bytes() for path in files} == held
     assert out.index("image_1.jpg") < out.index("observation_1.jpg")
+
+
+def frame(second: float) -> Image:
+    image = media_store().put(encoded(photo(640, 360, seed=int(second)), "JPEG"))
+    derived = {"from": "f" * 64, "op": "frame", "time": second, "of": "video_1"}
+    return Image(image.sha256, image.mime, 640, 360, "", derived)
+
+
+def test_frames_of_a_video_are_one_sheet(tmp_path: Path) -> None:
+    frames = tuple(frame(second) for second in (1.0, 2.5, 4.0, 5.5, 7.0))
+    stream = io.StringIO()
+    Gallery(stream, {})(frames)
+    told = re.fullmatch(r"\(video_1, 1\.0 to 7\.0 seconds, is in the file (.*)\)\n", stream.getvalue())
+    assert told is not None
+    picture = PillowImage.open(told[1])
+    assert picture.size == (4 * 320, 2 * (180 + 16))
+    assert picture.getpixel((3 * 320 + 20, 196 + 100)) == (0, 0, 0)  # only five places are taken
+    assert "\x1b_G" in shown_sheet(frames, KITTY)
+
+
+def shown_sheet(frames: tuple[Image, ...], environ: dict[str, str]) -> str:
+    stream = Terminal()
+    Gallery(stream, environ)(frames)
+    return stream.getvalue()
+
+
+def test_a_frame_that_is_lost_is_told() -> None:
+    stream = io.StringIO()
+    lost = Image("0" * 64, "image/jpeg", 8, 8, "", {"op": "frame", "from": "f", "time": 1.0})
+    Gallery(stream, {})((lost,))
+    assert stream.getvalue().startswith("(the image cannot be shown: no media")

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from agentenv.cli import common
 from agentenv.cli.runs import side_by_side
 from agentenv.errors import InfrastructureError, UsageError
+from agentenv.registry import registrations
 
 if TYPE_CHECKING:
     from agentenv.policy.base import Policy
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from agentenv.trajectory import Trajectory
 
 _MARK = "made by agentenv demo: the folders run-*, sft* and grpo beside this file are replaced by the next one"
-_MADE = ("run-expert", "run-weak", "run-model", "run-zoom", "sft", "sft-zoom", "grpo")
+_MADE = ("run-expert", "run-weak", "run-model", "run-zoom", "run-video", "sft", "sft-zoom", "sft-video", "grpo")
 _TASKS, _GROUP = 24, 4
-_SCENES = 4
+_LOOKS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "zoom": ("PIL", 4, {"difficulty": 1}),
+    "video": ("av", 3, {"difficulty": 1, "kinds": ["read-code", "order", "when-lamp"], "cache": None}),
+}
+"""Environments of things to look at: the module they need, how many tasks are played, and their options."""
 _WIDTH = 600
 
 
@@ -37,11 +42,11 @@ def demo(
     tasks: Annotated[int, Parameter(show_default=True)] = _TASKS,
     group: Annotated[int, Parameter(show_default=True)] = _GROUP,
 ) -> int:
-    """Play the table and the zoom environment, record, measure, and export training data.
+    """Play the table, the zoom and the video environment, record, measure, and export training data.
 
     Over tables three policies can play: an expert who knows the tasks' evidence, one that makes mistakes, and, where a
-    server is given, a model. Then the expert looks at a few large pictures, if Pillow is installed. An earlier demo in
-    the folder is replaced; a folder that holds anything else is refused.
+    server is given, a model. Then the expert looks at a few large pictures and videos, if the extras `image` and
+    `video` are installed. An earlier demo in the folder is replaced; a folder that holds anything else is refused.
 
     For example:
 
@@ -67,10 +72,12 @@ def demo(
     common.console().print(side_by_side({name: run.stats() for name, run in runs.items()}))
     _show_episode(runs["weak"])
     exports = _export(runs, out)
-    if find_spec("PIL") is not None:
-        runs["expert (zoom)"], exports["sft-zoom"] = _zoom(out)
-    else:
-        common.say("(no pictures: the zoom environment needs Pillow, pip install 'agentenv-gym[image]')")
+    for name, (needed, _, _) in _LOOKS.items():
+        if find_spec(needed) is not None:
+            runs[f"expert ({name})"], exports[f"sft-{name}"] = _look(out, name)
+        else:
+            extra = registrations()[name].extra
+            common.say(f"(no {name}: that environment needs pip install 'agentenv-gym[{extra}]')")
     _where(out, runs, exports, time.monotonic() - started)
     if trouble:
         common.note(f"agentenv: the model did not play to the end: {trouble}")
@@ -167,42 +174,45 @@ def _export(runs: dict[str, Run], out: Path) -> dict[str, Path]:
     return folders
 
 
-def _zoom(out: Path) -> tuple[Run, Path]:
-    """The expert looks at large pictures; what it saw becomes rows with those pictures."""
+def _look(out: Path, name: str) -> tuple[Run, Path]:
+    """The expert looks at large pictures, or long videos; what it saw becomes rows with those pictures."""
     from agentenv.trajectories import load
 
-    common.say(f"\nplaying {_SCENES} tasks of the zoom environment: expert")
+    _, tasks, options = _LOOKS[name]
+    common.say(f"\nplaying {tasks} tasks of the {name} environment: expert")
     player = common.make_player("reference", {})
-    asyncio.run(_rollout(player, out / "run-zoom", "expert", _SCENES, 1, "zoom", {"difficulty": 1}))
-    run = load(out / "run-zoom")
+    asyncio.run(_rollout(player, out / f"run-{name}", "expert", tasks, 1, name, options))
+    run = load(out / f"run-{name}")
     _show_look(run)
-    common.say(str(run.filter("reward >= 1").export("trl-sft", out / "sft-zoom", on_loss="note")))
-    return run, out / "sft-zoom"
+    common.say(str(run.filter("reward >= 1").export("trl-sft", out / f"sft-{name}", on_loss="note")))
+    return run, out / f"sft-{name}"
 
 
 def _show_look(run: Run) -> None:
     """What the expert was asked, and where the pictures lie that it was shown."""
-    from agentenv.types import Image
+    from agentenv.types import Image, Video
 
     record = run[0]
-    shown = [part for message in record.messages for part in message.parts if isinstance(part, Image)]
+    shown = [part for message in record.messages for part in message.parts if isinstance(part, (Image, Video))]
     common.say(f"  asked: {record.messages[1].text.strip().splitlines()[-1]}")
-    for image in shown:
-        size = f"{image.width} x {image.height}"
-        common.say(f"  {image.handle:<14} {size:>11}  {run.media.path(image.sha256)}")
+    for part in shown:
+        size = f"{part.width} x {part.height}"
+        where = f"{len(part.frames)} frames" if isinstance(part, Video) else run.media.path(part.sha256)
+        common.say(f"  {part.handle:<14} {size:>11}  {where}")
     common.say(_ending(record).rstrip())
 
 
 def _where(out: Path, runs: dict[str, Run], exports: dict[str, Path], seconds: float) -> None:
     rows = [(f"episodes of policy {name!r}", str(run.path)) for name, run in runs.items()]
     rows += [("SFT rows (TRL, OpenAI style)", str(exports["sft"])), ("GRPO groups", str(exports["grpo"]))]
-    rows += [("SFT rows with pictures", str(exports["sft-zoom"]))] if "sft-zoom" in exports else []
+    rows += [(f"SFT rows of {name!r}", str(exports[f"sft-{name}"])) for name in _LOOKS if f"sft-{name}" in exports]
     common.say(f"\nAll of it is in {out}{os.sep} ({seconds:.1f} s):")
     for what, where in rows:
-        common.say(f"  {what:<30} {where}")
+        common.say(f"  {what:<34} {where}")
     common.say("Go on with:")
     common.say(f"  agentenv stats {shlex.quote(str(runs['weak'].path))}")
     common.say("  agentenv play table")
-    if "sft-zoom" in exports:
-        common.say("  agentenv play zoom")
+    for name in _LOOKS:
+        if f"sft-{name}" in exports:
+            common.say(f"  agentenv play {name}")
     common.say("  agentenv chat --table FILE.csv --policy openai:MODEL --base-url URL")

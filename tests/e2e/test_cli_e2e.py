@@ -194,12 +194,13 @@ def test_demo_twice(tmp_path: Path) -> None:
     assert len(rows) == 12
     assert rows[0]["messages"][-1]["role"] == "assistant"
     assert len((tmp_path / "runs/demo/grpo/train.jsonl").read_text().splitlines()) == 12
-    seeing = [json.loads(line) for line in (tmp_path / "runs/demo/sft-zoom/train.jsonl").read_text().splitlines()]
-    assert len(seeing) == 4
-    parts = [part for row in seeing for message in row["messages"] for part in message["content"]]
-    pictures = {part["image"] for part in parts if part["type"] == "image"}
-    assert len(pictures) >= 8
-    assert all((tmp_path / "runs/demo/sft-zoom" / picture).stat().st_size > 1000 for picture in pictures)
+    for name, tasks, least in (("sft-zoom", 4, 8), ("sft-video", 3, 3 * 16 + 5)):
+        seeing = [json.loads(line) for line in (tmp_path / f"runs/demo/{name}/train.jsonl").read_text().splitlines()]
+        assert len(seeing) == tasks
+        parts = [part for row in seeing for message in row["messages"] for part in message["content"]]
+        pictures = {part["image"] for part in parts if part["type"] == "image"}
+        assert len(pictures) >= least
+        assert all((tmp_path / "runs/demo" / name / picture).stat().st_size > 1000 for picture in pictures)
 
 
 def test_demo_leaves_foreign_folders_alone(tmp_path: Path) -> None:

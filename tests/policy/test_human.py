@@ -172,3 +172,22 @@ def _until(read: Callable[[int], str], end: str) -> str:
         got += piece
     timer.cancel()
     return got
+
+
+async def test_a_person_is_shown_frames_of_a_video_together() -> None:
+    looked: list[object] = []
+
+    async def read(prompt: str) -> str:
+        return "/answer x"
+
+    def frame(second: float, of: str = "v") -> Image:
+        return Image(f"{of}{second}", "image/jpeg", 8, 8, "", {"op": "frame", "from": of, "time": second})
+
+    video = Video("v", "video/mp4", 8, 8, 9.0, 1.0, "video_1", times=(1.0, 2.0), frames=("a", "b"))
+    picture = Image("p", "image/png", 8, 8, "image_1")
+    parts = (video, Text("?"), picture, Text("<3.0 seconds>"), frame(3.0), Text("<4.0 seconds>"), frame(4.0))
+    written: list[str] = []
+    policy = HumanPolicy(read, written.append, look=looked.append)
+    await policy.act(seen(Message("user", (*parts, frame(1.0, "w")))))
+    assert looked == [video.images(), picture, (frame(3.0), frame(4.0)), (frame(1.0, "w"),)]
+    assert "[video video_1, 8 x 8, frames at 1.0, 2.0 seconds]" in "\n".join(written)
