@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from agentenv.tools.search.build import cache_folder
 from agentenv.tools.search.corpus import Corpus, open_corpus
-from agentenv.tools.search.dense import Embedder
+from agentenv.tools.search.dense import Embedder, EmbeddingReranker
 from agentenv.tools.search.documents import Columns
 from agentenv.tools.search.formats import FORMATS, make_formatter, picture
 from agentenv.tools.search.image_tool import image_search_tool
@@ -38,6 +38,7 @@ __all__ = [
     "Columns",
     "Corpus",
     "Embedder",
+    "EmbeddingReranker",
     "Formatter",
     "Grounder",
     "Hit",

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +70,19 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
         raise
     unfinished.rename(folder)
     logger.info("made %s in %.1f s", folder.name, time.monotonic() - started)
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Opening what stands in a folder: any failure says that it is damaged, and what to do.
+
+    Raises:
+        StoreError: it is.
+    """
+    try:
+        yield
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise StoreError(f"the index {folder} is damaged ({error}): delete that folder, and it is made anew") from error
 
 
 @contextmanager

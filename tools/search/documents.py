@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from agentenv.errors import ConfigError, DataError, MissingExtraError, UnknownNameError
 from agentenv.spec import canonical_hash
-from agentenv.tools.search.build import Progress, cache_folder, counted, made_once
+from agentenv.tools.search.build import Progress, cache_folder, counted, made_once, whole
 from agentenv.tools.search.types import Hit
 
 FORMAT = "1"
@@ -326,12 +326,14 @@ class DocumentStore:
         import numpy as np
 
         self.folder, self.version = folder, version
-        self._starts = np.fromfile(folder / "docs.idx", np.uint64)
         self._decode = msgspec.msgpack.Decoder(_Record).decode
         self._keys: dict[str, Any] = {}
-        with (folder / "docs.bin").open("rb") as file:
+        with whole(folder), (folder / "docs.bin").open("rb") as file:
+            self._starts = np.fromfile(folder / "docs.idx", np.uint64)
             empty = len(self._starts) < 2
             self._bytes: mmap.mmap | bytes = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if len(self._bytes) != int(self._starts[-1]):
+                raise ValueError("documents are missing")
 
     def __len__(self) -> int:
         return len(self._starts) - 1

@@ -14,7 +14,7 @@ import msgspec
 from agentenv.errors import ConfigError, DataError, ToolError, ToolErrorKind, UnknownNameError
 from agentenv.media import MediaStore, decode
 from agentenv.spec import canonical_hash
-from agentenv.tools.search.build import Progress, ShownProgress, cache_folder, counted, made_once
+from agentenv.tools.search.build import Progress, ShownProgress, cache_folder, counted, made_once, whole
 from agentenv.tools.search.corpus import Corpus, EngineName, make_engine
 from agentenv.tools.search.documents import (
     Columns,
@@ -162,7 +162,8 @@ def open_images(
 def _opened(store: DocumentStore, engine: Engine, embed: Any, progress: Progress) -> ImageCorpus:
     import numpy as np
 
-    hashes = np.load(store.folder / "dhash.npy")
+    with whole(store.folder):
+        hashes = np.load(store.folder / "dhash.npy")
     embedder: PictureEmbedder | None = (lite0() if has_lite0() else None) if embed == "auto" else embed
     if embedder is None:
         return ImageCorpus(store, engine, hashes)
@@ -173,7 +174,8 @@ def _opened(store: DocumentStore, engine: Engine, embed: Any, progress: Progress
         _embed(place, store, embedder, progress)
 
     folder = made_once(store.folder.with_name(name), build)
-    vectors, owners = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "owners.npy")
+    with whole(folder):
+        vectors, owners = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "owners.npy")
     return ImageCorpus(store, engine, hashes, vectors, owners, embedder)
 
 

@@ -8,6 +8,7 @@ documents). tantivy is some 30 to 70 times faster.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 from agentenv.errors import MissingExtraError
 from agentenv.spec import canonical_hash
-from agentenv.tools.search.build import Progress, counted, made_once
+from agentenv.tools.search.build import Progress, counted, made_once, whole
 from agentenv.tools.search.documents import DocumentStore
 from agentenv.tools.search.words import MAX_LENGTH, prepared, query_words
 
@@ -99,10 +100,11 @@ class TantivyEngine:
             self._build(place, store, progress)
 
         folder = made_once(_folder(store, "tantivy", language, version), build)
-        index = tantivy.Index.open(str(folder))
-        index.config_reader("Manual")  # nothing changes, so nothing needs a thread that looks
-        self._schema: Any = index.schema
-        self._searcher: Any = index.searcher()
+        with whole(folder):
+            index = tantivy.Index.open(str(folder))
+            index.config_reader("Manual")  # nothing changes, so nothing needs a thread that looks
+            self._schema: Any = index.schema
+            self._searcher: Any = index.searcher()
 
     def _made_analyzer(self, language: Language) -> Any:
         filters = self._tantivy.Filter
@@ -152,7 +154,7 @@ def _order(item: tuple[int, float]) -> tuple[float, int]:
 
 
 class SqliteEngine:
-    """An FTS5 index of a store. Each thread has a connection of its own.
+    """An FTS5 index of a store. Each thread of each process has a connection of its own.
 
     Args:
         store: the documents.
@@ -175,16 +177,17 @@ class SqliteEngine:
         self._file = made_once(_folder(store, "fts5", language), build) / "index.db"
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
 
     def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
+        owner, found = getattr(self._local, "connection", (0, None))
+        if found is None or owner != os.getpid():  # SQLite forbids to go on with one after a fork
             uri = f"{self._file.resolve().as_uri()}?mode=ro&immutable=1"
-            found = self._local.connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            with self._lock:
-                self._open.append(found)
-        return found
+            with whole(self._file.parent):
+                found = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            self._local.connection = os.getpid(), found
+            self._open.append(found)
+        connection: sqlite3.Connection = found
+        return connection
 
     def top(self, query: str, k: int) -> Ranked:
         """See `Engine`."""
@@ -197,9 +200,8 @@ class SqliteEngine:
 
     def close(self) -> None:
         """See `Engine`."""
-        with self._lock:
-            connections, self._open = self._open, []
-            self._local = threading.local()
+        connections, self._open = self._open, []
+        self._local = threading.local()
         for connection in connections:
             connection.close()
 

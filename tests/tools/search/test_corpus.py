@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentenv.errors import ConfigError, MissingExtraError, UnknownNameError
-from agentenv.tools.search import Corpus, Embedder, Hit, Retriever, open_corpus
+from agentenv.errors import ConfigError, MissingExtraError, StoreError, UnknownNameError
+from agentenv.tools.search import Corpus, Embedder, EmbeddingReranker, Hit, Retriever, open_corpus
 from agentenv.tools.search.dense import best, fused
 from agentenv.tools.search.lexical import has_tantivy
 
@@ -207,6 +207,40 @@ def test_without_tantivy_sqlite_takes_over(tmp_path: Path, monkeypatch: pytest.M
         open_corpus(TOWNS, engine="tantivy", folder=tmp_path)
 
 
+def _in_a_fork(corpus: Corpus, query: str, out: Any) -> None:
+    out.put([hit.id for hit in corpus.find(query, 5)])
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["tantivy", "sqlite"])
+def test_a_fork_goes_on_with_it(opened: Callable[[str], Corpus], name: str) -> None:
+    corpus, context = opened(name), multiprocessing.get_context("fork")
+    wanted = [hit.id for hit in corpus.find("tower in Paris", 5)]
+    out = context.Queue()
+    child = context.Process(target=_in_a_fork, args=(corpus, "tower in Paris", out))
+    child.start()
+    assert out.get(timeout=60) == wanted
+    child.join(60)
+    assert [hit.id for hit in corpus.find("tower in Paris", 5)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("engine", "file"),
+    [("tantivy", "tantivy-*/meta.json"), ("sqlite", "fts5-*/index.db"), ("sqlite", "docs-*/docs.bin"),
+     ("dense", "dense-*/vectors.npy")],
+)  # fmt: skip
+def test_a_damaged_index_says_what_to_do(tmp_path: Path, engine: str, file: str) -> None:
+    open_corpus(TOWNS, folder=tmp_path, **OPTIONS[engine]).close()
+    (damaged,) = tmp_path.glob(file)
+    damaged.unlink()
+    with pytest.raises(StoreError, match="delete that folder"):
+        open_corpus(TOWNS, folder=tmp_path, **OPTIONS[engine]).find("paris", 1)
+    damaged.write_bytes(b"x" * 100)
+    if engine != "sqlite" or "docs" in file:
+        with pytest.raises(StoreError, match="delete that folder"):
+            open_corpus(TOWNS, folder=tmp_path, **OPTIONS[engine]).find("paris", 1)
+
+
 def test_settings_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean"):
         open_corpus(TOWNS, engine="tantivi", folder=tmp_path)  # type: ignore[arg-type]
@@ -234,6 +268,16 @@ def test_a_model_with_encode_is_an_embedder(tmp_path: Path) -> None:
     corpus = open_corpus(TOWNS, engine="dense", embed=Model(), folder=tmp_path)
     assert corpus.find("capital of France", 1)[0].id == "paris"
     assert "Model" in corpus.name
+
+
+def test_hits_are_reranked_by_their_likeness() -> None:
+    rerank = EmbeddingReranker(LETTERS)
+    ordered = asyncio.run(rerank("the city of Brazil", TOWNS[:4]))
+    assert ordered[0].id == "sao"
+    assert {hit.id for hit in ordered} == {hit.id for hit in TOWNS[:4]}
+    assert [hit.score for hit in ordered] == sorted((hit.score for hit in ordered), reverse=True)
+    assert rerank.ordered("x", []) == []
+    assert rerank.name == "rerank-letters"
 
 
 def test_meaning_by_the_packaged_model(tmp_path: Path) -> None:
