@@ -139,7 +139,7 @@ class WebClient:
             if answer.status not in _REDIRECTS or not target:
                 return answer
             url = self._checked(_joined(url, target))
-        raise FetchError(f"{url.host} redirects more than {self.redirects} times.", status=answer.status)
+        raise FetchError(f"{url.host} redirects more than {self.redirects} times.")
 
     def _fresh(self, url: URL, sending: dict[str, Any]) -> Fetched | None:
         if self.cache is None or sending["method"] != "GET":

@@ -20,6 +20,7 @@ from agentenv.tools.web.pages import Link
 MAX_LINKS = 500
 _MAX_TEXT = 2_000_000
 _MAX_DEPTH = 400
+_LONG = 100_000
 _MAX_PDF_PAGES = 200
 _DROPPED = (
     "script,style,noscript,template,nav,header,footer,aside,form,iframe,object,embed,svg,canvas,dialog,button,select,"
@@ -70,7 +71,7 @@ def decoded(body: bytes, charset: str = "") -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if error.start >= len(body) - 4:  # cut off in the middle of a character
+        if error.reason == "unexpected end of data" and len(body) > _LONG:  # cut off in the middle of a character
             return body.decode("utf-8", "ignore")
         return body.decode("windows-1252", "replace")
 
@@ -190,6 +191,7 @@ def _markdown(node: Any) -> str:
         skip_images=True,
         extract_metadata=False,
         autolinks=False,
+        compact_tables=True,
         max_depth=_MAX_DEPTH,
         highlight_style="none",
     )

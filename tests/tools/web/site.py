@@ -51,6 +51,7 @@ class Site:
         return self.url(path)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        await request.read()  # while it can be
         self.requests.append(request)
         handler = self.pages.get(request.path)
         return await handler(request) if handler else web.Response(status=404, text="no such page")

@@ -78,6 +78,7 @@ class Ddgs(LiveEngine):
         patience = self._client.patience
         ends = time.monotonic() + patience.deadline
         loop = asyncio.get_running_loop()
+        found: list[dict[str, Any]] | str = "not asked"
         for attempt in range(patience.retries + 1):
             await self._turns.wait(self.name)
             found = await loop.run_in_executor(self._threads, self._once, query, k)
