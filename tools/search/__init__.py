@@ -14,6 +14,7 @@ from agentenv.tools.search.corpus import Corpus, open_corpus
 from agentenv.tools.search.dense import Embedder, EmbeddingReranker
 from agentenv.tools.search.documents import Columns
 from agentenv.tools.search.formats import FORMATS, make_formatter, picture
+from agentenv.tools.search.ground import PolicyGrounder
 from agentenv.tools.search.image_tool import image_search_tool
 from agentenv.tools.search.images import ImageCorpus, open_images
 from agentenv.tools.search.looks import PictureEmbedder
@@ -46,6 +47,7 @@ __all__ = [
     "ImageRetriever",
     "PictureEmbedder",
     "Pipeline",
+    "PolicyGrounder",
     "PolicySummary",
     "Reranker",
     "Results",

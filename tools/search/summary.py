@@ -72,11 +72,7 @@ class PolicySummary:
     ) -> None:
         if "{results}" not in instructions:
             raise ConfigError("summary: the instructions do not hold {results}")
-        if isinstance(policy, Mapping):
-            given = {**policy, **options}
-            self.policy = make_policy(given.pop("name", ""), **given)
-        else:
-            self.policy = make_policy(policy, **options)
+        self.policy = policy_of(policy, options)
         self.sentences, self.system, self.instructions, self.seed = sentences, system, instructions, seed
         self.name = f"summary by {self.policy.info.model or self.policy.info.name}, {sentences}"
 
@@ -103,6 +99,14 @@ class PolicySummary:
             raise PolicyError("the summariser wrote no summary")
         info = self.policy.info
         return Summary(text, info.model or info.name, reply.usage, time.perf_counter() - started)
+
+
+def policy_of(policy: Policy | Player | str | Mapping[str, Any], options: Mapping[str, Any]) -> Policy:
+    """A policy out of one, of what `make_policy` takes, or of a mapping with "name" and options."""
+    if not isinstance(policy, Mapping):
+        return make_policy(policy, **options)
+    given = {**policy, **options}
+    return make_policy(given.pop("name", ""), **given)
 
 
 def _quoted(hits: Sequence[Hit]) -> str:
