@@ -156,8 +156,10 @@ def files_of(source: Source) -> list[Path] | None:
     """
     if isinstance(source, (str, Path)):
         found = [Path(source)]
-    elif isinstance(source, (list, tuple)) and source and all(isinstance(item, (str, Path)) for item in source):
-        found = [Path(item) for item in source]
+    elif isinstance(source, (list, tuple)):
+        found = [Path(item) for item in source if isinstance(item, (str, Path))]
+        if not found or len(found) < len(source):
+            return None
     else:
         return None
     for path in found:

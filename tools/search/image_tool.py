@@ -37,6 +37,8 @@ WHOLE = frozenset({"", "<img>", "image", "the image", "whole image", "the whole 
 """Phrases, in lower case, that mean all of the picture. `<img>` is what DeepMMSearch-R1 writes."""
 
 SENT = Output(max_pixels=1_000_000, max_upscale=1.0, quality=90)
+_BOX: Any = Numbers
+_BOX |= None
 _SHOWN = Frame.of("pixels_shown")
 
 
@@ -162,7 +164,7 @@ class Region(Struct, frozen=True):
         found = _naming_arguments(self.names)
         if "box" in by:
             doc = f"the region as [x1, y1, x2, y2] (left, top, right, bottom), {self.place.describes}"
-            found[self.names.box] = (Numbers | None, None, f"{doc}; without it all of the picture")
+            found[self.names.box] = (_BOX, None, f"{doc}; without it all of the picture")
         if "phrase" in by:
             doc = "a few words for what to look for in the picture, which is then cut out; without them all of it"
             found[self.phrase] = (str, "", doc)

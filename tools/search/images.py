@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from agentenv.tools.search.corpus import Corpus, EngineName, make_engine
 from agentenv.tools.search.documents import (
     Columns,
     DocumentStore,
+    Rows,
     Source,
     checked_row,
     document,
@@ -225,10 +226,9 @@ class Pictures:
     """
 
     def __init__(self, source: Source, columns: Columns, image: str, broken: str) -> None:
-        rows: Any = source
-        if not callable(rows) and not isinstance(rows, (str, Path, Sequence)):
-            rows = list(rows)  # read more than once
-        self.source, self.columns, self.image, self.broken = rows, columns, image, broken
+        once = not callable(source) and not isinstance(source, (str, Path, Sequence))
+        self.source: Source = list(cast("Rows", source)) if once else source
+        self.columns, self.image, self.broken = columns, image, broken
 
     def content(self) -> str:
         """SHA-256 of all rows and pictures."""
