@@ -78,6 +78,8 @@ def decoded(body: bytes, charset: str = "") -> str:
 
 def tidy(text: str) -> str:
     """Text without control, direction and invisible characters, and with at most one empty line in a row."""
+    if text.isascii() and text.isprintable():  # most snippets: one line, nothing to be taken out
+        return text.strip()
     text = _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = re.sub(r"[^\S\n]+\n", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()

@@ -213,8 +213,13 @@ def words(row: Mapping[str, Any], *names: str) -> str:
     for name in names:
         value = row.get(name)
         if isinstance(value, str) and value.strip():
-            return tidy(html.unescape(_TAG.sub("", value)))
+            return tidy(html.unescape(_TAG.sub("", value)) if "<" in value or "&" in value else value)
     return ""
+
+
+def address(row: Mapping[str, Any], *names: str) -> str:
+    """The first of these fields that holds an address."""
+    return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
 
 
 def hit(row: Mapping[str, Any], url: str, *, title: str = "title", text: str, date: str = "", **meta: Any) -> Hit:

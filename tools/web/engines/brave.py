@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, hit, rows, words
+from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows
 
 
 class Brave(LiveEngine):
@@ -26,9 +26,9 @@ class Brave(LiveEngine):
     def read(self, answer: Any) -> list[Hit]:
         """See `LiveEngine.read`."""
         if self.kind == "images":
-            return [self._picture(row) for row in rows(answer, "results") if words(row, "url")]
+            return [self._picture(row) for row in rows(answer, "results") if address(row, "url")]
         found = rows(answer, "web", "results")
-        return [hit(row, row["url"], text="description", date="page_age") for row in found if words(row, "url")]
+        return [hit(row, row["url"], text="description", date="page_age") for row in found if address(row, "url")]
 
     @staticmethod
     def _picture(row: Any) -> Hit:

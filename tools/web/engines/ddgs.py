@@ -13,7 +13,7 @@ from typing import Any
 
 from agentenv.errors import MissingExtraError
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import LiveEngine, SearchFailed, hit, words
+from agentenv.tools.web.engines.base import LiveEngine, SearchFailed, address, hit
 from agentenv.tools.web.rate import Rate, Turns
 
 RATE = Rate(per_second=1.0, burst=2)
@@ -104,9 +104,9 @@ class Ddgs(LiveEngine):
     def read(self, answer: Any) -> list[Hit]:
         """See `LiveEngine.read`."""
         if self.kind == "images":
-            found = [row for row in answer if words(row, "url")]
-            return [hit(row, row["url"], text="source", picture=words(row, "thumbnail", "image")) for row in found]
-        return [hit(row, row["href"], text="body") for row in answer if words(row, "href")]
+            found = [row for row in answer if address(row, "url")]
+            return [hit(row, row["url"], text="source", picture=address(row, "thumbnail", "image")) for row in found]
+        return [hit(row, row["href"], text="body") for row in answer if address(row, "href")]
 
     async def close(self) -> None:
         """See `LiveEngine.close`."""

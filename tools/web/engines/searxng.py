@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, SearchFailed, hit, rows, words
+from agentenv.tools.web.engines.base import Call, LiveEngine, SearchFailed, address, hit, rows
 
 
 class SearXNG(LiveEngine):
@@ -32,14 +32,14 @@ class SearXNG(LiveEngine):
 
     def read(self, answer: Any) -> list[Hit]:
         """See `LiveEngine.read`."""
-        found = [row for row in rows(answer, "results") if words(row, "url")]
+        found = [row for row in rows(answer, "results") if address(row, "url")]
         silent = answer.get("unresponsive_engines")
         if not found and silent:
             names = ", ".join(str(entry[0] if isinstance(entry, list) else entry) for entry in silent[:5])
             raise SearchFailed(f"searxng: none of its engines answered ({names})")
         hits = []
         for row in found:
-            more = {"picture": words(row, "thumbnail_src", "img_src")} if self.kind == "images" else {}
+            more = {"picture": address(row, "thumbnail_src", "img_src")} if self.kind == "images" else {}
             made = hit(row, row["url"], text="content", date="publishedDate", **more)
             hits.append(replace(made, score=float(row.get("score") or 0.0)))
         return hits

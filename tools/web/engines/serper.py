@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, hit, rows, words
+from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows
 
 
 class Serper(LiveEngine):
@@ -27,10 +27,8 @@ class Serper(LiveEngine):
     def read(self, answer: Any) -> list[Hit]:
         """See `LiveEngine.read`."""
         if self.kind == "images":
-            found = [row for row in rows(answer, "images") if words(row, "link")]
-            return [
-                hit(row, row["link"], text="source", picture=words(row, "thumbnailUrl", "imageUrl")) for row in found
-            ]
-        return [
-            hit(row, row["link"], text="snippet", date="date") for row in rows(answer, "organic") if words(row, "link")
-        ]
+            found = [row for row in rows(answer, "images") if address(row, "link")]
+            pictures = [address(row, "thumbnailUrl", "imageUrl") for row in found]
+            return [hit(row, row["link"], text="source", picture=src) for row, src in zip(found, pictures, strict=True)]
+        found = [row for row in rows(answer, "organic") if address(row, "link")]
+        return [hit(row, row["link"], text="snippet", date="date") for row in found]

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, hit, rows, words
+from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows, words
 from agentenv.tools.web.readable import one_line
 
 
@@ -32,7 +32,7 @@ class Tavily(LiveEngine):
         """See `LiveEngine.read`."""
         if self.kind == "images":
             return [self._picture(row) for row in answer["images"]]
-        found = [row for row in rows(answer, "results") if words(row, "url")]
+        found = [row for row in rows(answer, "results") if address(row, "url")]
         hits = [hit(row, row["url"], text="content", date="published_date") for row in found]
         return [replace(made, score=float(row.get("score") or 0.0)) for made, row in zip(hits, found, strict=True)]
 
