@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from agentenv.envs.corpus.articles import Article, articles
 from agentenv.envs.corpus.articles import LICENSE as ARTICLES_LICENSE
+from agentenv.envs.corpus.articles import Article, articles
 from agentenv.envs.corpus.places import LICENSE as PLACES_LICENSE
 from agentenv.envs.corpus.places import Atlas, Country, State, Town
 from agentenv.tools.search import Hit

@@ -22,4 +22,3 @@ def evidence_found(task: Task, trajectory: Trajectory) -> float | None:
         return None
     found = set(found_documents(trajectory))
     return sum(document in found for document in wanted) / len(wanted)
-

@@ -4,7 +4,7 @@
 | --- | --- |
 | `search-r1` | Search-R1's NQ and HotpotQA: Parquet or JSONL with `golden_answers`, or verl's `reward_model` |
 | `hotpotqa` | HotpotQA as published: JSON with `supporting_facts`, whose titles are kept as evidence |
-| `browsecomp` | BrowseComp: CSV with `problem` and `answer`, plain or under its `canary`; also its Chinese sister's JSON |
+| `browsecomp` | BrowseComp: CSV with `problem` and `answer`, plain or under its `canary`; sets in its shape |
 | `columns` | any file of rows, by a column map |
 
 `answer` is a string, or a list of strings of which one must be said (`answer_type` "text" either way).
@@ -63,7 +63,6 @@ def search_r1(path: str | Path, *, on_error: OnError = "raise") -> TaskSet:
         if answers is None:
             answers = row["reward_model"]["ground_truth"]
             answers = answers.get("target") if isinstance(answers, Mapping) else answers
-        answers = answers.tolist() if hasattr(answers, "tolist") else answers
         question = row.get("question") or _asked_in(row["prompt"])
         source = str(row.get("data_source") or file.stem)
         number = row.get("id", (row.get("extra_info") or {}).get("index", row["_line"]))
@@ -123,7 +122,8 @@ def browsecomp(path: str | Path, *, on_error: OnError = "raise") -> TaskSet:
         question, answer = row.get("problem", row.get("question")), row["answer"]
         if canary:
             question, answer = (_revealed(as_text(text, "problem"), canary) for text in (question, answer))
-        kept = {"topic": str(row[key]) for key in ("problem_topic", "topic") if row.get(key)}
+        topic = row.get("problem_topic") or row.get("topic")
+        kept = {"topic": str(topic)} if topic else {}
         return _qa(f"{file.stem}-{row.get('id', row['_line'])}", question, answer, {"source": "browsecomp", **kept})
 
     return read_set(file, to_task, on_error)

@@ -69,7 +69,11 @@ def town_hop(places: Atlas, town: Town, fact: str = "") -> Hop:
 
 def country_hop(country: Country, fact: str = "") -> Hop:
     """Finds a country by its name; by default for its capital."""
-    return Hop(f"{country.name} (country facts): capital of {country.name}, {country.name} borders", country_id(country), fact or country.capital)
+    return Hop(
+        f"{country.name} (country facts): capital of {country.name}, {country.name} borders",
+        country_id(country),
+        fact or country.capital,
+    )
 
 
 def _named(places: Atlas, town: Town) -> str:

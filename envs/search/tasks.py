@@ -18,7 +18,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from agentenv.envs.corpus import Atlas, articles_version, atlas, corpus_version
+from agentenv.envs.corpus import Atlas, atlas, corpus_version
+from agentenv.envs.corpus.articles import articles_version
 from agentenv.envs.search.questions import ARTICLES_KIND, KINDS, LEVELS, ask
 from agentenv.envs.zoom.vocabulary import Split
 from agentenv.errors import MissingExtraError, UnknownNameError, UsageError
@@ -155,7 +156,8 @@ def search_steps(
         thought = _THOUGHTS[min(number, len(_THOUGHTS) - 1)]
         steps.append({"tool": tool, "arguments": {argument: hop["query"]}, "thought": thought})
         document = corpus.get(hop["document"])
-        if fetch and shown is not None and document is not None and hop["fact"] not in cut(document.text, shown):
-            if hop["fact"] not in document.title:
+        if fetch and shown is not None and document is not None:
+            seen = (cut(document.text, shown), document.title)
+            if not any(hop["fact"] in text for text in seen):
                 steps.append({"tool": fetch, "arguments": {"url": document.url}, "thought": _READ})
     return steps
