@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any, Union
 
 from msgspec import Struct
@@ -61,19 +62,26 @@ class Video(Struct, frozen=True, gc=False, tag="video", omit_defaults=True):
         return (len(self.times) - 1) / span if span > 0 else 0.0
 
     def images(self) -> tuple[Image, ...]:
-        """The frames as images, without handles. `derived` holds `from`, `op` ("frame"), `time` and `of`."""
-        size, of = (self.width, self.height), self.of or self.handle
+        """The frames as images, without handles. `derived` holds `from`, `op` ("frame"), `time` and `of`.
+
+        A frame whose time a record from elsewhere does not tell has no `time`.
+        """
+        about: dict[str, Any] = {"from": self.sha256, "op": "frame", "of": self.of or self.handle}
+        told = [{**about, "time": time} for time in self.times[: len(self.frames)]]
+        told += [about] * (len(self.frames) - len(told))
         return tuple(
-            Image(frame, self.frame_mime, *size, derived={"from": self.sha256, "op": "frame", "time": time, "of": of})
-            for frame, time in zip(self.frames, self.times, strict=True)
+            Image(frame, self.frame_mime, self.width, self.height, derived=derived)
+            for frame, derived in zip(self.frames, told, strict=True)
         )
 
     def as_frames(self) -> tuple[Text | Image, ...]:
         """The frames as separate images, each with its time before it where `timestamps` says so."""
         if self.timestamps != "before":
             return self.images()
-        pairs = zip(self.times, self.images(), strict=True)
-        return tuple(part for time, image in pairs for part in (Text(stamp(time)), image))
+        parts: list[Text | Image] = []
+        for time, image in zip_longest(self.times[: len(self.frames)], self.images()):
+            parts += [image] if time is None else [Text(stamp(time)), image]
+        return tuple(parts)
 
     def as_video(self) -> tuple[Text | Video, ...]:
         """The clip for a model that sees videos. Where its frames would have had times before them, the window that

@@ -143,6 +143,14 @@ class RunMedia:
         """The file that holds the bytes, None where only memory does, or nothing."""
         return self._own.path(sha256) or media_store().path(sha256)
 
+    def large(self, sha256: str) -> bytes | Path:
+        """The file that holds the bytes, unread, or the bytes where only memory does.
+
+        Raises:
+            StoreError: there are none.
+        """
+        return self.path(sha256) or self.get(sha256)
+
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._own or sha256 in media_store()
 

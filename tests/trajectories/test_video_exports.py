@@ -144,9 +144,36 @@ def test_a_video_that_is_lost_skips_the_episode_and_its_frames_do_not(tmp_path: 
     for data in held.values():
         media_store().put_bytes(data)
     _, report = export("qwen-messages", episode, tmp_path / "a")
-    assert report.skipped == [(episode.id, "a video of it is not at hand: see run.save_videos(), or write its frames")]
+    assert report.skipped == [
+        (episode.id, "a video of it is not at hand, or damaged: see run.save_videos(), or write its frames")
+    ]
     assert export("qwen-messages", episode, tmp_path / "b", video="list")[1].written == 1
     assert export("trl-sft", episode, tmp_path / "c")[1].written == 1
+
+
+def test_a_large_file_is_copied_from_where_it_lies_and_never_believed(tmp_path: Path) -> None:
+    episode = watched((2, 5), name="vp9")
+    name = clips_of(episode)[0].sha256
+    kept = {frame: media_store().get(frame) for frame in frames_of(episode)}
+    source = tmp_path / "film.webm"
+    source.write_bytes(clips.video("vp9")[0])
+    use_media_store(MediaStore())
+    for data in kept.values():
+        media_store().put_bytes(data)
+    assert media_store().put_file(source) == name
+    rows, report = export("qwen-messages", episode, tmp_path / "a")
+    path = next(part["video"] for part in parts(rows[0]) if part["type"] == "video")
+    assert (tmp_path / "a" / path).read_bytes() == source.read_bytes()
+    assert name not in media_store()._memory
+    run = tmp_path / "run"
+    (run / "media" / name[:2]).mkdir(parents=True)
+    (run / "media" / name[:2] / name).write_bytes(b"other")
+    damaged = Run([episode], folder=run)
+    report = damaged.export("qwen-messages", tmp_path / "b", on_loss="note")
+    assert "damaged" in report.skipped[0][1]
+    assert not (tmp_path / "b" / "videos").exists() or not list((tmp_path / "b" / "videos").rglob("*.*"))
+    source.unlink()
+    assert damaged.export("jsonl", tmp_path / "c", video="reference", on_loss="note").dropped == {"videos": 1}
 
 
 def test_a_column_is_trls(tmp_path: Path) -> None:

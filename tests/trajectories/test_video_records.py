@@ -172,6 +172,14 @@ def test_whatever_the_times_each_frame_is_one_image_in_order(times: list[float],
     assert clip.rate >= 0
 
 
+def test_frames_whose_times_a_record_does_not_tell_are_frames_all_the_same() -> None:
+    names = tuple(f"{place:064x}" for place in range(3))
+    clip = Video("ab" * 32, "video/mp4", 8, 8, 9.0, 25.0, times=(2.0,), frames=names, timestamps="before")
+    assert [image.sha256 for image in clip.images()] == list(names)
+    assert [(image.derived or {}).get("time") for image in clip.images()] == [2.0, None, None]
+    assert [type(part) for part in clip.as_frames()] == [Text, Image, Image, Image]
+
+
 def test_a_first_view_is_of_the_whole_video() -> None:
     view = opening("none", "vfr mp4")
     assert (view.timestamps, view.start, view.end) == ("none", 0.0, view.duration)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 from pathlib import Path
+
+from agentenv.errors import StoreError
 
 FOLDER = "images"
 """Where pictures lie that rows name by their path."""
@@ -15,6 +18,8 @@ VIDEOS = "videos"
 
 MEDIA = "media"
 """Where they lie under their bare SHA-256, as in a run folder."""
+
+_PIECE = 1 << 20
 
 
 class Beside:
@@ -34,18 +39,29 @@ class Beside:
         """How many different files the data set names."""
         return len(self._named)
 
-    def put(self, name: str, data: bytes) -> str:
-        """Write a file whose name says its content, unless it is there, and give the name back."""
+    def put(self, name: str, data: bytes | Path) -> str:
+        """Write a file whose name says its content, unless it is there, and give the name back.
+
+        Args:
+            name: its path from the folder of the export; the last part begins with its SHA-256.
+            data: its bytes, or a file that holds them, which may be too large for memory.
+
+        Raises:
+            StoreError: the file cannot be read, or holds something else than its name says.
+        """
         place = self.folder / name
         if name in self._named:
             return name
-        self._named.add(name)
-        if not (place.is_file() and place.stat().st_size == len(data)):
+        if not (place.is_file() and place.stat().st_size == _size(data)):
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.with_name(f".{place.name[:16]}.{os.getpid()}")
-            temporary.write_bytes(data)
-            temporary.replace(place)
+            try:
+                _fill(temporary, data, place.name[:64])
+                temporary.replace(place)
+            finally:
+                temporary.unlink(missing_ok=True)
             self._made.append(place)
+        self._named.add(name)
         return name
 
     def undo(self) -> None:
@@ -68,3 +84,33 @@ class Beside:
             for folder in (*(self.folder / top).glob("??"), self.folder / top):
                 if folder.is_dir() and not any(folder.iterdir()):
                     shutil.rmtree(folder)
+
+
+def _size(data: bytes | Path) -> int:
+    if isinstance(data, bytes):
+        return len(data)
+    try:
+        return data.stat().st_size
+    except OSError as error:
+        raise _unreadable(data, error) from None
+
+
+def _fill(place: Path, data: bytes | Path, sha256: str) -> None:
+    if isinstance(data, bytes):
+        place.write_bytes(data)
+        return
+    try:
+        source = data.open("rb")
+    except OSError as error:
+        raise _unreadable(data, error) from None
+    digest = hashlib.sha256()
+    with source, place.open("wb") as file:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+            file.write(piece)
+    if digest.hexdigest() != sha256:
+        raise StoreError(f"media {sha256[:12]} is damaged: its content is not what its name says")
+
+
+def _unreadable(place: Path, error: OSError) -> StoreError:
+    return StoreError(f"media {place.name[:12]} cannot be read: {error.strerror}")

@@ -39,18 +39,18 @@ def rows(run: Run, options: RecordOptions, tally: Tally) -> Iterator[Row]:
         if lost:
             tally.drop({"media"})
         films = videos(record) if options.video == "reference" else []
-        if [name for name in films if not _copied(run, name, tally)]:
+        if [name for name in films if not _copied(run, name, tally, large=True)]:
             tally.drop({"videos"})
         yield msgspec.json.decode(encode(record))
 
 
-def _copied(run: Run, name: str, tally: Tally) -> bool:
-    """Put a picture where `load` looks for it. Without it the record is still worth having."""
+def _copied(run: Run, name: str, tally: Tally, large: bool = False) -> bool:
+    """Put a picture or a video where `load` looks for it. Without it the record is still worth having."""
     try:
-        data = run.media.get(name)
+        data = run.media.large(name) if large else run.media.get(name)
+        tally.beside.put(f"{MEDIA}/{name[:2]}/{name}", data)
     except StoreError:
         return False
-    tally.beside.put(f"{MEDIA}/{name[:2]}/{name}", data)
     return True
 
 

@@ -9,6 +9,7 @@ import base64
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from agentenv.errors import StoreError
@@ -126,20 +127,23 @@ class Pictures:
         Raises:
             UnfitError: it is nowhere to be found, or damaged.
         """
-        data = self._bytes(clip.sha256, _NO_VIDEO)
-        return self._file(VIDEOS, f"{clip.sha256}.{_ENDINGS.get(clip.mime, 'video')}", data)
+        try:
+            data = self._media.large(clip.sha256)
+            return self._file(VIDEOS, f"{clip.sha256}.{_ENDINGS.get(clip.mime, 'video')}", data)
+        except StoreError:
+            raise UnfitError(_NO_VIDEO) from None
 
-    def _bytes(self, name: str, reason: str = "a picture of it is missing or damaged") -> bytes:
+    def _bytes(self, name: str) -> bytes:
         try:
             return self._media.get(name)
         except StoreError:
-            raise UnfitError(reason) from None
+            raise UnfitError("a picture of it is missing or damaged") from None
 
-    def _file(self, folder: str, name: str, data: bytes) -> str:
+    def _file(self, folder: str, name: str, data: bytes | Path) -> str:
         return self._root + self._files.put(f"{folder}/{name[:2]}/{name}", data)
 
 
-_NO_VIDEO = "a video of it is not at hand: see run.save_videos(), or write its frames"
+_NO_VIDEO = "a video of it is not at hand, or damaged: see run.save_videos(), or write its frames"
 
 
 def seen(record: Trajectory) -> list[str]:
