@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentenv.cassette import Cassette
     from agentenv.check import check_env, check_tool
     from agentenv.env import Env
     from agentenv.errors import AgentEnvError, ToolError, UsageError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "cassette": ("Cassette",),
     "check": ("check_env", "check_tool"),
     "env": ("Env",),
     "errors": ("AgentEnvError", "ToolError", "UsageError"),
@@ -69,6 +71,7 @@ __all__ = [
     "Action",
     "AgentEnvError",
     "Bound",
+    "Cassette",
     "Component",
     "Env",
     "EnvSpec",

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import time
-import weakref
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -20,6 +19,7 @@ from agentenv.cassette.keys import Asked, asked, environment_secrets
 from agentenv.cassette.shelf import Recording, Shelf, media_of
 from agentenv.episode import Episode
 from agentenv.errors import ConfigError, InfrastructureError, StoreError, ToolError, ToolErrorKind
+from agentenv.locks import KeyedLocks
 from agentenv.media import MediaStore, media_store
 from agentenv.tool import Tool, failure
 from agentenv.types import Image, Part, Table, Text, ToolCall, ToolResult, Video
@@ -88,7 +88,7 @@ class Cassette:
         self.repeat, self.on_miss, self.tools = repeat, on_miss, tools
         self.shelf = Shelf(path, write=mode in ("record", "cache"))
         self.stats: Counter[str] = Counter()
-        self._flights: weakref.WeakValueDictionary[tuple[int, str], asyncio.Lock] = weakref.WeakValueDictionary()
+        self.flights = KeyedLocks()  # equal calls of one event loop wait for one another
 
     async def arun(
         self, tool: Tool, call: ToolCall, bound: Mapping[str, Any], episode: Episode | None = None
@@ -116,14 +116,6 @@ class Cassette:
     ) -> Sequence[ToolResult]:
         """Run the calls of a turn at once; see `arun`."""
         return await asyncio.gather(*(self.arun(tools[call.name], call, bound, episode) for call in calls))
-
-    def flight(self, key: str) -> asyncio.Lock:
-        """The lock that makes equal calls of this event loop wait for one another."""
-        place = (id(asyncio.get_running_loop()), key)
-        lock = self._flights.get(place)
-        if lock is None:
-            lock = self._flights[place] = asyncio.Lock()
-        return lock
 
     def close(self) -> None:
         """Close the folder."""
@@ -166,7 +158,7 @@ class _Run:
             return replace(await self._live(), cache="miss")
         found = self._fresh()
         if found is None:
-            async with self.tape.flight(self.asked.key):
+            async with self.tape.flights.of(self.asked.key):
                 found = self._fresh()
                 if found is None:
                     async with self.shelf.alone(self.asked.key):
@@ -243,8 +235,8 @@ class _Run:
         kept = recording.result
         if media_of(kept.parts):
             self._store.add_root(self.shelf.path)
-        call = self.call
-        return replace(kept, call_id=call.id, name=call.name, seconds=self._seconds, cost=0.0, cache=told)
+        spent = {"seconds": self._seconds, "cost": 0.0, "usage": None}
+        return replace(kept, call_id=self.call.id, name=self.call.name, cache=told, **spent)
 
     @property
     def _store(self) -> MediaStore:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-SANITIZER_VERSION = "1"
+SANITIZER_VERSION = "2"
 """Raised whenever the same text may come out differently; belongs into the record of a run."""
 
 _TAGS = (
@@ -25,6 +25,8 @@ _TAGS = (
     "images?|img|videos?|audios?|bbox|box|ref|ref-object|object_ref|quad|point|cot-process|start-image|end-image|"
     "image_placeholder|video_placeholder|img_context|image_soft_token|audio_soft_token|(?:start|end)_of_(?:image|audio)|"
     "(?:image|video)_pad|vision_(?:start|end)|im_(?:start|end|patch)|"
+    "(?:bos|eos|pad|unk|mask|cls|sep|eop|boi|eoi|image|video|audio)_token|cls|sep|eot|eom|eoh|eoa|boi|eoi|imagehere|"
+    "image_id|fake_token_around_image|global-img|end_of_utterance|tool_code|toolcall|available_tools|search_results?|"
     "s|bos|eos|pad|unk|mask|sop|eop|endoftext|(?:start|end)_of_turn|(?:begin|end)_of_text|fim_(?:prefix|middle|suffix)"
 )
 _SQUARE = (
@@ -101,7 +103,8 @@ def _pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
         rf"|<[^<>\u2039\u203a|\s]{{1,64}}\|>"  # <tool_call|>
         rf"|</?(?:{names})/?>"
         rf"|<</?sys>>"
-        rf"|<(?:image|img|video|audio|unused|special|extra_id|reserved_special_token)[_-]?\d{{1,6}}>"
+        rf"|<(?:image|img|video|audio|unused|special|reserved|mask|extra_id|reserved_special_token)[_-]?\d{{1,6}}>"
+        rf"|<row_\d{{1,3}}_col_\d{{1,3}}>"
         rf"|</?(?:function|parameter|invoke|tool_call)[ =][^<>\u2039\u203a\n]{{1,64}}>"
         rf"|</?(?:minimax|seed|antml|glm|longcat)[:_][\w:-]{{1,64}}>"
         rf"|\[/?(?:{_SQUARE})\]"

@@ -15,7 +15,9 @@ KNOWN = """
     <cot-process> <tool_call> </tool_call> <tool_response> </tool_response> <answer> </answer> <think> </think>
     <information> </information> <observation> </observation> <sql> </sql> <grounding> <code> <sandbox_output>
     <solution> <reason> <search> <img_search> <text_search> <function=zoom> <function_calls> <arg_key>
-    <minimax:tool_call> <seed:think> ]~b] <invoke> </parameter>
+    <minimax:tool_call> <seed:think> ]~b] <invoke> </parameter> <BOS_TOKEN> <EOS_TOKEN> <MASK_TOKEN> <sep> <eot> <eoh>
+    <ImageHere> <image_id> <fake_token_around_image> <row_1_col_2> <global-img> <end_of_utterance> <boi_token>
+    <reserved_106> <TOOLCALL> <AVAILABLE_TOOLS> <tool_code> <search_result>
 """
 MARKERS = KNOWN.split()
 FULL = "\uff5c"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from email.message import Message
+from importlib.util import find_spec
 
-from agentenv.errors import ToolError
+from agentenv.errors import MissingExtraError, ToolError
+from agentenv.locks import KeyedLocks
 from agentenv.tools.web.answers import Fetched, FetchError
 from agentenv.tools.web.client import WebClient
 from agentenv.tools.web.guard import Guard
@@ -16,6 +19,8 @@ from agentenv.tools.web.rate import Rate
 from agentenv.tools.web.readable import decoded, one_line, tidy
 from agentenv.tools.web.reading import Reader, shared_reader
 from agentenv.tools.web.robots import Robots
+
+logger = logging.getLogger("agentenv")
 
 RATE = Rate(per_second=2.0, burst=4)
 _ACCEPT = {"Accept": "text/html,application/xhtml+xml,text/plain;q=0.9,application/pdf;q=0.8,*/*;q=0.1"}
@@ -44,27 +49,35 @@ class LivePages:
         reader: reads documents; the process's by default.
 
     A page that was read is kept for five minutes, so that the parts of a long one fit together.
+
+    Raises:
+        MissingExtraError: a package is missing that reads pages or robots.txt.
     """
 
     name = "web"
     deterministic = False
 
     def __init__(self, client: WebClient | None = None, *, robots: bool = True, reader: Reader | None = None) -> None:
+        for package, module in (("selectolax", "selectolax"), ("html-to-markdown", "html_to_markdown")):
+            if find_spec(module) is None:
+                raise MissingExtraError(package, "search", "reading web pages")
         self.client = client or WebClient(Guard(), rate=RATE, cache=HTTPCache())
         self.reader = reader or shared_reader()
         self.robots = Robots(self.client) if robots else None
         self._kept: OrderedDict[str, tuple[float, Page]] = OrderedDict()
+        self._opening = KeyedLocks()
 
     async def page(self, url: str) -> Page:
         """See `Pages.page`."""
-        kept = self._kept.get(url)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
-        visit = self.robots.visit if self.robots else None
-        page = await self._read(await self.client.get(url, headers=_ACCEPT, visit=visit))
-        self._kept[url] = (time.monotonic() + _KEPT_SECONDS, page)
-        while len(self._kept) > _KEPT_PAGES:
-            self._kept.popitem(last=False)
+        async with self._opening.of(url):  # an address that several episodes open at once is fetched once
+            kept = self._kept.get(url)
+            if kept is not None and kept[0] > time.monotonic():
+                return kept[1]
+            visit = self.robots.visit if self.robots else None
+            page = await self._read(await self.client.get(url, headers=_ACCEPT, visit=visit))
+            self._kept[url] = (time.monotonic() + _KEPT_SECONDS, page)
+            while len(self._kept) > _KEPT_PAGES:
+                self._kept.popitem(last=False)
         return page
 
     async def _read(self, answer: Fetched) -> Page:
@@ -79,7 +92,13 @@ class LivePages:
             return Page(url, tidy(decoded(answer.body, charset)), one_line(answer.url.name), cut=answer.cut)
         if kind == "pdf" and answer.cut:
             raise ToolError("This PDF document is too long to be read here.")
-        found = await self.reader.read(kind, answer.body, url, charset)
+        try:
+            found = await self.reader.read(kind, answer.body, url, charset)
+        except MissingExtraError as error:
+            if kind != "pdf":
+                raise
+            logger.warning("%s", error)
+            raise ToolError("This is a PDF document, and those cannot be read here.") from None
         return Page(url, found.text, found.title, found.date, found.links, answer.cut)
 
     async def close(self) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-import weakref
 from collections import OrderedDict
 from typing import Any
 
 from yarl import URL
 
 from agentenv.errors import MissingExtraError, ToolError, ToolErrorKind
+from agentenv.locks import KeyedLocks
 from agentenv.tools.web.answers import FetchError
 from agentenv.tools.web.client import WebClient
 from agentenv.tools.web.guard import refused
@@ -40,7 +39,7 @@ class Robots:
         self._parse = Protego.parse
         self._client, self._agent, self._max_age = client, agent, max_age
         self._rules: OrderedDict[URL, tuple[float, Any]] = OrderedDict()
-        self._asking: weakref.WeakValueDictionary[tuple[int, URL], asyncio.Lock] = weakref.WeakValueDictionary()
+        self._asking = KeyedLocks()
 
     async def visit(self, url: URL) -> None:
         """Ask whether a page may be fetched.
@@ -54,11 +53,7 @@ class Robots:
             raise refused(f"{url.host} asks robots not to open this page (robots.txt).")
 
     async def _of(self, site: URL) -> Any:
-        place = (id(asyncio.get_running_loop()), site)
-        lock = self._asking.get(place)
-        if lock is None:
-            lock = self._asking[place] = asyncio.Lock()
-        async with lock:
+        async with self._asking.of(site):
             found = self._rules.get(site)
             if found is None or found[0] < time.monotonic():
                 found = self._rules[site] = (time.monotonic() + self._max_age, await self._asked(site))

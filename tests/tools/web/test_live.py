@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 import agentenv
-from agentenv.errors import MissingExtraError, ToolError, ToolErrorKind
+from agentenv.errors import DataError, MissingExtraError, ToolError, ToolErrorKind
 from agentenv.media import MediaStore, media_store
 from agentenv.tools.web import CorpusPages, Link, LivePages, Page, Reader, WebClient, fetch_picture, web_fetch_tool
 from agentenv.tools.web.live import kind_of
+from agentenv.tools.web.readable import Readable, read_html, read_pdf
 from agentenv.tools.web.reading import shared_reader
 from tests.tools.web.site import PATIENCE, browsing, guard, serving
 
@@ -73,6 +74,28 @@ async def test_a_page_is_read_with_title_date_and_links() -> None:
         assert not page.cut
         site.put("/cats", "<p>changed</p>")
         assert (await pages.page(site.url("/cats"))) is page, "the parts of one text belong together"
+
+
+async def test_a_page_that_a_whole_group_opens_is_fetched_once() -> None:
+    async with serving() as site, browsing(site) as pages:
+        site.put("/cats", ARTICLE)
+        found = await asyncio.gather(*(pages.page(site.url("/cats")) for _ in range(16)))
+        assert len(site.requests) == 1
+        assert len({page.text for page in found}) == 1
+
+
+async def test_a_pdf_that_cannot_be_read_here_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    class Bare(Reader):
+        async def read(self, kind: str, body: bytes, url: str, charset: str = "") -> Readable:
+            raise MissingExtraError("pypdf", "pages", "reading PDF documents")
+
+    async with serving() as site, browsing(site) as pages:
+        pages.reader = Bare()
+        with pytest.raises(ToolError, match="PDF document, and those cannot be read here"):
+            await pages.page(site.put("/paper", pdf("x")))
+        assert "agentenv-gym[pages]" in caplog.text
+        with pytest.raises(MissingExtraError):
+            await pages.page(site.put("/page", "<p>x</p>"))
 
 
 async def test_many_pages_are_kept_and_the_oldest_forgotten() -> None:
@@ -159,6 +182,23 @@ async def test_pages_that_mark_nothing_get_a_second_opinion() -> None:
         site.put("/story", f"<html><body>{menu}<div class='story'>{story}</div></body></html>")
         text = (await pages.page(site.url("/story"))).text
         assert "Sentence 11" in text
+
+
+def test_what_workers_do_can_be_done_here() -> None:
+    assert read_pdf(pdf("A paper")).text == "A paper"
+    with pytest.raises(DataError, match="PDF"):
+        read_pdf(b"%PDF-1.7 nothing")
+    menu = "<div><script>var a = 1;</script></div>" * 400
+    story = "".join(f"<p>Sentence {i} of a story that goes on for a while, as stories do.</p>" for i in range(8))
+    page = f"<html><body>{menu}<div>{story}</div></body></html>".encode()
+    assert "Sentence 7" in read_html(page, "https://e.org/").text
+    assert read_html(b"", "https://e.org/").text == ""
+    deep = read_html(b"<b>" * 5000 + b"deep", "https://e.org/", heuristics=False)
+    assert deep.text in ("deep", "")
+    odd = read_html(
+        b"<main><p style='opacity:0.5'>seen</p><a href='http://[x'>l</a></main>", "https://e.org/", "klingon"
+    )
+    assert (odd.text, odd.links) == ("seen\n\nl", ())
 
 
 # -- the reader's processes -------------------------------------------------------------------------------------------
