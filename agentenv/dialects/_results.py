@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from agentenv.errors import ConfigError
-from agentenv.types import Message, Part, Table, Text, ToolResult, is_stamp
+from agentenv.types import Image, Message, Part, Table, Text, ToolResult, is_stamp
+
+_NUMBER = re.compile(r"\{(?:action|next|observation)\}")
+_LAST_DIGITS = re.compile(r"(\d+)\Z")
 
 
 class Frame(NamedTuple):
@@ -37,26 +43,65 @@ class Frames:
         form: how a result is written, with {} for its content; made of `tag` where empty.
         forms: the same for single tools, by tool name.
         media: "inline", "before" or "after" the text of the result.
+        error: the form of failed calls; that of any other result where empty.
+        quiet: calls that were not run since the turn held too many are not answered, where another one is.
+
+    Forms may hold numbers; see `TextOptions.result`.
 
     Raises:
         ConfigError: a form does not hold {} exactly once.
     """
 
-    def __init__(self, dialect: str, tag: str, form: str, forms: dict[str, str], media: str) -> None:
+    def __init__(
+        self,
+        dialect: str,
+        tag: str,
+        form: str,
+        forms: dict[str, str],
+        media: str,
+        error: str = "",
+        quiet: bool = False,
+    ) -> None:
         self.frame = Frame.of(form or f"<{tag}>\n{{}}\n</{tag}>", f"dialect {dialect}")
         self.frames = {tool: Frame.of(text, f"dialect {dialect}") for tool, text in forms.items()}
-        self.media = media
+        self.error = Frame.of(error, f"dialect {dialect}") if error else None
+        self.media, self.quiet = media, quiet
+        self._plain = not forms and not error and not _NUMBER.search(form)
 
     def messages(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
         """The message that shows `results`; none for none."""
-        if len(results) == 1 and not self.frames:
+        if len(results) == 1 and self._plain:
             parts = results[0].parts
             if len(parts) == 1 and isinstance(parts[0], Text):
                 return (Message("user", (Text(self.frame[0] + parts[0].text + self.frame[1]),)),)
+        if self.quiet:
+            results = [result for result in results if result.error_kind != "limit"] or results
         if not results:
             return ()
-        frames = [self.frames.get(result.name, self.frame) for result in results]
-        return (Message("user", framed([result.parts for result in results], frames, self.media)),)
+        told = [self._told(result) for result in results]
+        return (Message("user", framed([parts for parts, _ in told], [frame for _, frame in told], self.media)),)
+
+    def _told(self, result: ToolResult) -> tuple[tuple[Part, ...], Frame]:
+        failed = self.error if result.error_kind is not None else None
+        frame = failed or self.frames.get(result.name, self.frame)
+        if not self._plain:
+            frame = Frame(*(_numbered(text, result) for text in frame))
+        if failed and frame.after.startswith("."):  # the form brings the full stop
+            return tuple(_unstopped(part) for part in result.parts), frame
+        return result.parts, frame
+
+
+def _numbered(text: str, result: ToolResult) -> str:
+    call = _LAST_DIGITS.search(result.call_id)
+    action = int(call[1]) if call else 0
+    handle = next((part.handle for part in result.parts if isinstance(part, Image)), "")
+    seen = _LAST_DIGITS.search(handle)
+    numbers = {"{action}": str(action), "{next}": str(action + 1), "{observation}": seen[1] if seen else ""}
+    return _NUMBER.sub(lambda found: numbers[found[0]], text)
+
+
+def _unstopped(part: Part) -> Part:
+    return replace(part, text=part.text.rstrip(".")) if isinstance(part, Text) else part
 
 
 def framed(results: Sequence[tuple[Part, ...]], frames: Sequence[Frame], media: str) -> tuple[Part, ...]:

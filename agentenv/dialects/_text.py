@@ -36,8 +36,13 @@ class TextOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             to be run, since the answer was given before their results were known, and the answer counts only where no
             call can be run any more. With "answer" the turn has no calls.
         result_tag: the tag around a result.
-        result: how a result is written, with {} for its content; made of `result_tag` where empty.
+        result: how a result is written, with {} for its content; made of `result_tag` where empty. Here and in the two
+            that follow, {action} is the number of the call, from 0, {next} one more, and {observation} the number in
+            the handle of the first image that the result shows.
         results: the same for single tools, by tool name.
+        error: the same for calls that failed, whichever the tool; as any other result where empty.
+        quiet: a call that was not run since the turn held too many is not answered, where another one is.
+        block: what the system prompt says of tools and answers, instead of the dialect's own; None keeps that.
         media: where images and videos of a result stand: "inline" (as the tool put them), "before" or "after" its text.
         stop: strings at which an engine should stop, instead of the dialect's own.
     """
@@ -49,6 +54,9 @@ class TextOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     result_tag: str = "tool_response"
     result: str = ""
     results: dict[str, str] = {}
+    error: str = ""
+    quiet: bool = False
+    block: str | None = None
     media: Literal["inline", "before", "after"] = "inline"
     stop: tuple[str, ...] | None = None
 
@@ -111,7 +119,7 @@ class TextDialect(Dialect):
         check_tags(self.name, (o.think_tag, o.result_tag, *answers, *self.call_tags))
         self.control = (o.think_tag, *answers, o.result_tag, *self.call_tags)
         self.reader = Reader(o.think_tag, o.answer_tag if answers else "", o.result_tag, self._calls())
-        self.frames = Frames(self.name, o.result_tag, o.result, o.results, o.media)
+        self.frames = Frames(self.name, o.result_tag, o.result, o.results, o.media, o.error, o.quiet)
         self.stop = self._stop() if o.stop is None else o.stop
 
     def _read(self, options: dict[str, Any]) -> Any:
@@ -172,6 +180,15 @@ class TextDialect(Dialect):
     def results(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
         """One user message with all results of a turn, in order."""
         return self.frames.messages(results)
+
+    def instructions(self) -> str:
+        """The dialect's block, or the one that was given."""
+        block: str | None = self.options.block
+        return self._instructions() if block is None else block
+
+    def _instructions(self) -> str:
+        """How the dialect itself tells of tools and answers."""
+        return self.how_to_answer()
 
     def how_to_answer(self) -> str:
         """The sentence of the instructions that says how to answer."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from msgspec.structs import replace
+
 from agentenv.dialects._calls import unfit
 from agentenv.dialects._reader import Call
 from agentenv.dialects._text import TextDialect, TextOptions, writable
+from agentenv.dialects.base import Turn
 from agentenv.dialects.tags import body_parameter
 from agentenv.errors import ConfigError, UnknownNameError, UsageError
-from agentenv.types import ToolCall, ToolSpec
+from agentenv.types import Action, ToolCall, ToolSpec
 
 _FENCE = "```"
 
@@ -22,6 +25,8 @@ class CodeOptions(TextOptions, frozen=True, kw_only=True, forbid_unknown_fields=
         parameter: its parameter that takes the code; by default "code", or the only required one.
         form: "tag": code stands between `code_tag`, in a fence or bare. "fence": every Python fence is code to be run.
         code_tag: the tag around code.
+        bare: thoughts before code are written bare, and those before an answer in `<think>`, so that all turns together
+            hold that tag once. For systems whose turns are one stream; `think_tag` must then be another one.
     """
 
     result_tag: str = "sandbox_output"
@@ -29,6 +34,7 @@ class CodeOptions(TextOptions, frozen=True, kw_only=True, forbid_unknown_fields=
     parameter: str = ""
     form: Literal["tag", "fence"] = "tag"
     code_tag: str = "code"
+    bare: bool = False
 
 
 class Code(TextDialect):
@@ -77,6 +83,14 @@ class Code(TextDialect):
         """The code tool."""
         return self.tool.name
 
+    def write(self, turn: Turn) -> Action:
+        """As other dialects; with `bare`, thoughts go into the content."""
+        if self.options.bare:
+            thought = turn.reasoning if turn.calls or not turn.reasoning else f"<think>{turn.reasoning}</think>"
+            content = "\n".join(piece for piece in (thought, turn.content) if piece)
+            turn = replace(turn, reasoning="", content=content)
+        return super().write(turn)
+
     def write_call(self, call: ToolCall) -> str:
         """The code of the call, in a fence.
 
@@ -96,7 +110,7 @@ class Code(TextDialect):
             raise UsageError("code that holds a fence or a tag of the dialect cannot be written")
         return f"<{tag}>\n{fence}\n</{tag}>" if self.options.form == "tag" else fence
 
-    def instructions(self) -> str:
+    def _instructions(self) -> str:
         """How to have code run, and how to answer."""
         tag, out = self.options.code_tag, self.options.result_tag
         place = (

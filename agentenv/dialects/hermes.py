@@ -84,7 +84,7 @@ class Hermes(TextDialect):
         name = json.dumps(call.name, ensure_ascii=False)
         return f'{_OPEN}\n{{"name": {name}, "arguments": {json_text(writable(call))}}}\n{_CLOSE}'
 
-    def instructions(self) -> str:
+    def _instructions(self) -> str:
         """The block that the Qwen chat templates put at the end of the system prompt, and how to answer."""
         if not self.tools:
             return self.how_to_answer()

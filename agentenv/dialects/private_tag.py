@@ -63,7 +63,7 @@ class PrivateTag(TextDialect):
         tag = tag_of(self.by_tag, call.name)
         return f"<{tag}>{json_text(writable(call))}</{tag}>"
 
-    def instructions(self) -> str:
+    def _instructions(self) -> str:
         """Each tag with the schema of its arguments, and how to answer."""
         lines = [
             f"<{tag}>{{...}}</{tag}>: {tool.description}\n  arguments: {_schema(tool)}"

@@ -101,7 +101,7 @@ class Tags(TextDialect):
             raise UsageError(f"a body that holds a tag cannot be written between <{tag}> and </{tag}>")
         return f"<{tag}>{body if arguments else ''}</{tag}>"
 
-    def instructions(self) -> str:
+    def _instructions(self) -> str:
         """A line for each tag, and how to answer."""
         lines = [self._line(tag) for tag in self.by_tag]
         if not lines:

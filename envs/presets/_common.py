@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from agentenv.dialects import neutralise
 from agentenv.env import Env
-from agentenv.envs.presets import _dialects as _dialects  # makes their names known
 from agentenv.envs.rewards import boxed
 from agentenv.envs.zoom.answers import zoom_match
 from agentenv.envs.zoom.datasets import DATASETS, from_columns

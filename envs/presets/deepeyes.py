@@ -91,7 +91,7 @@ def deepeyes(
         id="deepeyes",
         tasks=asked(given_tasks(source, seed, difficulty, split), "{question}" + FORM, steps=zooms(FRAME, TOOL)),
         tools=[_zoom(variant, crops), *([_rotate(crops)] if rotate else [])],
-        dialect="hermes_as",
+        dialect="hermes",
         dialect_options={
             "result": "<tool_response>{}" + FORM + "</tool_response>",
             "error": "Error: {}",

@@ -165,7 +165,7 @@ def longvt(
         id="longvt",
         tasks=asked_videos(given_videos(source, seed, difficulty, split, (view,)), FORM, view, crop_steps),
         tools=[crop_video(variant, schema, clamps)],
-        dialect="hermes_as",
+        dialect="hermes",
         dialect_options={"error": "<tool_response>\nTool execution failed: {}\n</tool_response>"},
         system=SYSTEM,
         limits=limits,

@@ -87,7 +87,7 @@ def mini_o3(
         id="mini-o3",
         tasks=asked(given_tasks(source, seed, difficulty, split), "{question}", SHOWN, steps),
         tools=[grounding],
-        dialect="private_tag_as",
+        dialect="private_tag",
         dialect_options={
             "block": "",
             "result": told,

@@ -113,7 +113,7 @@ def pixel_reasoner(
         id="pixel-reasoner",
         tasks=tasks,
         tools=[_crop(variant, crops), *([_select()] if video else [])],
-        dialect="hermes_as",
+        dialect="hermes",
         dialect_options={
             "answer": "text",
             "result": "\n{}",

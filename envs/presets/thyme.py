@@ -90,7 +90,7 @@ def thyme(
         id="thyme",
         tasks=asked(given_tasks(source, seed, difficulty, split), FORM, steps=_steps),
         tools=[picture_code_tool()],
-        dialect="code_as",
+        dialect="code",
         dialect_options={
             "block": "",
             "result": "<sandbox_output>{}</sandbox_output>",
@@ -99,6 +99,7 @@ def thyme(
             "both": "answer",
             "stop": ["</code>", "</answer>"],
             "quiet": True,
+            "bare": True,
         },
         system=SYSTEM,
         limits=limits,

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from agentenv.dialects import DIALECTS, add_dialect, make_dialect
+from agentenv.dialects import DIALECTS, Turn, add_dialect, make_dialect
 from agentenv.dialects.hermes import Hermes
 from agentenv.errors import ConfigError, UnknownNameError, UsageError
-from agentenv.types import Image, Message, Part, Table, Text, ToolResult, ToolSpec, Video
+from agentenv.types import Action, Image, Message, Part, Table, Text, ToolCall, ToolResult, ToolSpec, Video
 
 CODE = ToolSpec("run", "", {"type": "object", "properties": {"code": {"type": "string"}}, "required": ["code"]})
 IMAGE = Image("0" * 64, "image/png", 4, 4)
@@ -62,6 +62,52 @@ def test_media_of_several_results_stay_with_theirs() -> None:
     assert shown(result(Text("a"), name="x"), results={"x": "{}!"}) == (Text("a!"),)
 
 
+def failed(text: str, kind: str = "failed", call_id: str = "call_3") -> ToolResult:
+    return ToolResult(call_id, "run", (Text(text),), kind)
+
+
+def test_failed_calls_may_have_a_form_of_their_own() -> None:
+    assert shown(failed("Too small."), error="Error: {}") == (Text("Error: Too small."),)
+    assert shown(failed("Too small."), error="Error: {}. Try again.") == (Text("Error: Too small. Try again."),)
+    assert shown(failed("no"), error="E {}", results={"run": "R {}"}) == (Text("E no"),)
+    assert shown(result(Text("a")), error="Error: {}") == (Text("<tool_response>\na\n</tool_response>"),)
+
+
+def test_forms_may_hold_numbers() -> None:
+    form = "Action {action}, next {next}, observation {observation}: {}"
+    image = Image("0" * 64, "image/png", 4, 4, "observation_12")
+    seen = ToolResult("call_3", "run", (image,))
+    assert shown(seen, result=form) == (Text("Action 3, next 4, observation 12: "), image)
+    assert shown(failed("no"), error="{action}: {}") == (Text("3: no"),)
+    assert shown(ToolResult("abc", "run", (Text("{action}"),)), result="{observation}{action} {}") == (
+        Text("0 {action}"),
+    )
+
+
+def test_calls_that_were_too_many_may_go_unanswered() -> None:
+    many = failed("not run", "limit"), result(Text("a"))
+    assert shown(*many, quiet=True, result="{}") == (Text("a"),)
+    assert shown(*many, result="{}") == (Text("not run\na"),)
+    assert shown(many[0], quiet=True, result="{}") == (Text("not run"),), "somebody must answer"
+
+
+@pytest.mark.parametrize("name", ["hermes", "tags", "private_tag", "code"])
+def test_the_block_of_the_system_prompt_can_be_given(name: str) -> None:
+    assert make_dialect(name, [CODE], block="Just ask.").instructions() == "Just ask."
+    assert make_dialect(name, [CODE], block="").instructions() == ""
+    assert len(make_dialect(name, [CODE]).instructions()) > 20
+
+
+def test_thoughts_of_one_stream_are_written_bare() -> None:
+    dialect = make_dialect("code", [CODE], bare=True, think_tag="private_thought")
+    call = ToolCall("call_0", "run", "", {"code": "1 + 1"})
+    text = dialect.write(Turn("So:", "I compute.", (call,))).text
+    assert text.startswith("I compute.\nSo:\n<code>")
+    assert dialect.parse(Action(text)).calls[0].arguments == {"code": "1 + 1"}
+    assert dialect.write(Turn(reasoning="Two.", answer="2")).text == "<think>Two.</think>\n<answer>2</answer>"
+    assert dialect.write(Turn(answer="2")).text == "<answer>2</answer>"
+
+
 def test_unknown_names() -> None:
     with pytest.raises(UnknownNameError, match="unknown dialect 'hermse'; did you mean \"hermes\""):
         make_dialect("hermse", [])
@@ -80,6 +126,8 @@ def test_unknown_names() -> None:
         {"media": "behind"},
         {"result": "no place"},
         {"results": {"run": "{}{}"}},
+        {"error": "no place"},
+        {"quiet": "yes"},
         {"stop": "x"},
     ],
 )

@@ -283,9 +283,9 @@ def test_tool_output_and_questions_cannot_speak_as_the_model() -> None:
     env = made("mini_o3", source=one_task(metadata={"options": ["red", "blue"]}))
     play(env, GROUND, ANSWER)
     assert "<image>" in flat(env.trajectory)
-    told = make_dialect("hermes_as", env.env_spec.tools, answer="text", block="Just ask.")
+    told = make_dialect("hermes", env.env_spec.tools, answer="text", block="Just ask.")
     assert told.instructions() == "Just ask."
-    assert make_dialect("private_tag_as", env.env_spec.tools).instructions().startswith("You can call")
+    assert make_dialect("private_tag", env.env_spec.tools).instructions().startswith("You can call")
     assert told.results(()) == ()
     assert told.parse(Action("fine")).answer == "fine"
 
