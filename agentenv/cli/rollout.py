@@ -41,6 +41,7 @@ def rollout(
     cassette_mode: str | None = None,
     option: Options = [],  # noqa: B006  (cyclopts never changes it)
     policy_option: PolicyOptions = [],  # noqa: B006
+    videos: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
 ) -> int:
@@ -79,6 +80,8 @@ def rollout(
         give_up_after: so many such failures in a row end the run (100 by default).
         cassette: a folder with recorded tool results; see `agentenv cassette`.
         cassette_mode: record, cache (the default: ask only what is not recorded yet), replay or verify.
+        videos: copy the video files that the episodes name into the run folder, so that the run can be exported as
+            references to videos later; the frames that the policy saw are there in any case.
         quiet: show no progress.
         option: an option of the environment, as key=value (TOML; a.b=1 nests). Repeatable.
         policy_option: an option of the policy, as key=value (TOML). Repeatable.
@@ -92,7 +95,8 @@ def rollout(
     }  # fmt: skip
     if base_url is not None:
         flags["policy_options"]["base_url"] = base_url
-    return start(settings(config, flags), resume=resume, dry_run=dry_run, quiet=quiet, json=json)
+    chosen = settings(config, flags)
+    return start(chosen, resume=resume, dry_run=dry_run, quiet=quiet, json=json, videos=videos)
 
 
 def settings(path: Path | None, flags: dict[str, Any]) -> RolloutConfig:
@@ -100,7 +104,7 @@ def settings(path: Path | None, flags: dict[str, Any]) -> RolloutConfig:
     return config.read(path, flags)
 
 
-def start(chosen: RolloutConfig, *, resume: bool, dry_run: bool, quiet: bool, json: bool) -> int:
+def start(chosen: RolloutConfig, *, resume: bool, dry_run: bool, quiet: bool, json: bool, videos: bool = False) -> int:
     """Play as the settings say, and return the exit code."""
     _see_folder(chosen, resume)
     world = common.make_env(chosen.env, chosen.options)
@@ -110,7 +114,7 @@ def start(chosen: RolloutConfig, *, resume: bool, dry_run: bool, quiet: bool, js
             return _plan(config.with_folder(chosen, make=False), world, resume, json)
         named = config.with_folder(chosen, make=True)
         try:
-            return _Session(named, world, player, resume, quiet, json).play()
+            return _Session(named, world, player, resume, quiet, json, videos).play()
         finally:
             if not chosen.out:
                 with contextlib.suppress(OSError):  # it holds something, as it should
@@ -176,12 +180,12 @@ class _Session:
     """One start of a rollout."""
 
     def __init__(
-        self, chosen: RolloutConfig, world: Env, player: Policy, resume: bool, quiet: bool, json: bool
+        self, chosen: RolloutConfig, world: Env, player: Policy, resume: bool, quiet: bool, json: bool, videos: bool
     ) -> None:
         from agentenv.progress import RolloutProgress
 
         self.chosen, self.world, self.player, self.resume, self.json = chosen, world, player, resume, json
-        self.quiet = quiet
+        self.quiet, self.videos = quiet, videos
         self.public, self.left_out = config.without_secrets(chosen)
         title = f"{world.env_spec.id} / {player.info.model or player.info.name}"
         hidden = quiet or player.info.name == "human"  # who needs the terminal for themselves
@@ -201,7 +205,16 @@ class _Session:
             interrupted = True
         except InfrastructureError as error:
             failure = str(error)
+        if self.videos and (Path(self.chosen.out) / "store.json").exists():
+            self._keep_videos()
         return self._tell(interrupted, failure)
+
+    def _keep_videos(self) -> None:
+        from agentenv.trajectories import load
+
+        lost = load(self.chosen.out).save_videos()
+        if lost:
+            common.note(f"agentenv: {common.plural(len(lost), 'video file')} are nowhere to be found and were not kept")
 
     async def _play(self) -> None:
         from agentenv.rollout import arollout

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agentenv.cli import main
 from agentenv.errors import UsageError
 from agentenv.media import MediaStore, media_store, use_media_store
 from agentenv.trajectories import ExportReport, Run, load
@@ -145,7 +146,10 @@ def test_a_video_that_is_lost_skips_the_episode_and_its_frames_do_not(tmp_path: 
         media_store().put_bytes(data)
     _, report = export("qwen-messages", episode, tmp_path / "a")
     assert report.skipped == [
-        (episode.id, "a video of it is not at hand, or damaged: see run.save_videos(), or write its frames")
+        (
+            episode.id,
+            "a video of it is not at hand, or damaged: see run.save_videos() and rollout --videos, or write its frames",
+        )
     ]
     assert export("qwen-messages", episode, tmp_path / "b", video="list")[1].written == 1
     assert export("trl-sft", episode, tmp_path / "c")[1].written == 1
@@ -218,6 +222,19 @@ def test_records_take_their_videos_along_on_request(tmp_path: Path) -> None:
     use_media_store(MediaStore())
     report = Run([episode]).export("jsonl", tmp_path / "lost", video="reference", on_loss="note")
     assert report.dropped == {"media": 1, "videos": 1}
+
+
+def test_the_command_line_keeps_videos_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "tests.trajectories.film:film"
+    turns = tmp_path / "turns.json"
+    turns.write_text(json.dumps(["<answer>ANSWER[0]</answer>"]))
+    play = ["rollout", name, "--policy", f"scripted:{turns}", "--quiet"]
+    assert main([*play, "--out", str(tmp_path / "with"), "--videos"]) == 0
+    assert main([*play, "--out", str(tmp_path / "without")]) == 0
+    use_media_store(MediaStore())
+    for run, written in (("with", 1), ("without", 0)):
+        assert main(["export", str(tmp_path / run), "-f", "qwen-messages", "--out", str(tmp_path / f"{run}-rows")]) == 0
+        assert f"qwen-messages: {written} written" in capsys.readouterr().out
 
 
 class TestLongvt:

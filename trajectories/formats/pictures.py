@@ -143,7 +143,7 @@ class Pictures:
         return self._root + self._files.put(f"{folder}/{name[:2]}/{name}", data)
 
 
-_NO_VIDEO = "a video of it is not at hand, or damaged: see run.save_videos(), or write its frames"
+_NO_VIDEO = "a video of it is not at hand, or damaged: see run.save_videos() and rollout --videos, or write its frames"
 
 
 def seen(record: Trajectory) -> list[str]:
