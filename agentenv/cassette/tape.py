@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import msgspec
 from msgspec.structs import replace
 
 from agentenv.calling import arun_call
@@ -22,7 +23,7 @@ from agentenv.errors import ConfigError, InfrastructureError, StoreError, ToolEr
 from agentenv.locks import KeyedLocks
 from agentenv.media import MediaStore, media_store
 from agentenv.tool import Tool, failure
-from agentenv.types import Image, Part, Table, Text, ToolCall, ToolResult, Video
+from agentenv.types import Image, Part, Text, ToolCall, ToolResult, Video
 
 logger = logging.getLogger("agentenv")
 
@@ -36,6 +37,9 @@ MODES = get_args(Mode)
 _LASTING = frozenset({None, ToolErrorKind.FAILED.value, ToolErrorKind.REFUSED.value, "invalid_arguments"})
 _PROVISIONAL = re.compile("\ufdd0[0-9]+\ufdd1")
 _MOST_HINTS = 2000
+
+_encoder = msgspec.json.Encoder()
+_results = msgspec.json.Decoder(ToolResult)
 
 
 class CassetteMiss(InfrastructureError):
@@ -218,10 +222,10 @@ class _Run:
 
     async def _ask(self, told: str) -> ToolResult:
         """Ask the world and keep what it says, before anybody is given it."""
-        result = _fit(await self._live())
-        kept = _settled(result)
+        result = await self._live()
         try:
-            await asyncio.to_thread(self._keep, kept)
+            result = _fit(result)
+            await asyncio.to_thread(self._keep, _settled(result))
         except (StoreError, TypeError, ValueError) as error:  # the two latter: rows that are no plain data
             logger.warning("%s is not recorded: %s", self.asked.tool, error)
         return replace(result, cache=told)
@@ -265,25 +269,29 @@ def _settled(result: ToolResult) -> ToolResult:
 
 
 def _fit(result: ToolResult) -> ToolResult:
-    """A result without this process's secrets, and without half characters, which cannot be written down."""
-    secrets = environment_secrets()
-    parts: list[Part] = []
-    for part in result.parts:
-        if isinstance(part, (Text, Table)) and (text := _clean(part.text, secrets)) != part.text:
-            part = replace(part, text=text)
-        parts.append(part)
-    return replace(result, parts=tuple(parts))
-
-
-def _clean(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        if secret in text:
-            text = text.replace(secret, "***")
+    """A result as it can be written down: without this process's secrets, and without half characters."""
     try:
-        text.encode()
+        data = _encoder.encode(result)
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+        data = _encoder.encode(_whole(msgspec.to_builtins(result)))
+        result = _results.decode(data)
+    found = [secret for secret in map(_written, environment_secrets()) if secret in data]
+    for secret in found:
+        data = data.replace(secret, b"***")
+    return _results.decode(data) if found else result
+
+
+def _written(secret: str) -> bytes:
+    return _encoder.encode(secret.encode("utf-8", "replace").decode())[1:-1]
+
+
+def _whole(value: Any) -> Any:
+    """Plain data whose texts can be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _short(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import agentenv
 from agentenv.cassette import Cassette, CassetteMiss, Shelf, lint, open_cassette
@@ -19,7 +20,7 @@ from agentenv.cassette.keys import asked, plain
 from agentenv.errors import ConfigError, StoreError, ToolErrorKind
 from agentenv.tool import Bound, tool
 from agentenv.trajectories.run import Run
-from agentenv.types import ToolCall
+from agentenv.types import Table, ToolCall, ToolResult
 from tests.cassette.oracle import Oracle, asking
 
 CALL = '<tool_call>{"name": "look_up", "arguments": {"query": "q"}}</tool_call>'
@@ -217,23 +218,52 @@ def test_secrets_are_neither_kept_nor_shown(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("SOME_API_KEY", "s3cret-value-123")
 
     @tool
-    async def leak(query: str, api_key: str = "") -> str:
+    async def leak(query: str, api_key: str = "") -> ToolResult:
         """Say too much.
 
         Args:
             query: what.
             api_key: never mind.
         """
-        return f"{query} with s3cret-value-123 \ud800"
+        rows = ((query, "s3cret-value-123"), ("half \ud800", 1))
+        return ToolResult(
+            "", "", (Table(f"{query} with s3cret-value-123 \ud800", ("a", "b"), rows, 2),), data={"k": rows}
+        )
 
     call = ToolCall("1", "leak", "{}", {"query": "q", "api_key": "another-secret"})
     with Cassette(tmp_path / "tape", "record") as tape:
         result = asyncio.run(tape.arun(leak, call, {}))
     assert result.parts[0].text == "q with *** \ufffd"  # type: ignore[union-attr]
+    assert "s3cret" not in repr(result)
     stored = b"".join(path.read_bytes() for path in (tmp_path / "tape").iterdir())
     assert b"s3cret-value" not in stored
     assert b"another-secret" not in stored
     assert list(lint(tmp_path / "tape")) == []
+
+
+def test_what_cannot_be_written_is_shown_and_not_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @tool
+    async def odd() -> Table:
+        """Return a row that is no data."""
+        return Table("shown", ("a",), ((object(),),), 1)
+
+    with Cassette(tmp_path / "tape", "record") as tape:
+        result = asyncio.run(tape.arun(odd, ToolCall("1", "odd", "{}", {}), {}))
+        assert result.parts[0].text == "shown"  # type: ignore[union-attr]
+        assert list(tape.shelf.all()) == []
+    assert "odd is not recorded" in caplog.text
+
+
+def test_arguments_of_any_type_are_compared_as_data() -> None:
+    class Place(BaseModel):
+        x: int
+
+    class Other:
+        def __repr__(self) -> str:
+            return "other"
+
+    assert plain({"a": Place(x=1), "b": Other(), "c": [2.0, 1e300, True], "token": "x"}) == {
+        "a": {"x": 1}, "b": "other", "c": [2, 1e300, True]}  # fmt: skip
 
 
 def test_lint_finds_what_is_damaged_and_what_looks_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
