@@ -53,6 +53,7 @@ class Corpus:
 
     def find(self, query: str, k: int) -> list[Hit]:
         """As `search`, from sync code."""
+        k = min(k, len(self))
         return [self.store.hit(number, score) for number, score in self.engine.top(query, k)] if k > 0 else []
 
     async def search(self, query: str, k: int) -> list[Hit]:

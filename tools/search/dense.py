@@ -185,20 +185,25 @@ class EmbeddingReranker:
         return [replace(hits[place], score=score) for place, score in best(vectors[1:], vectors[0], len(hits))]
 
 
-def best(vectors: Any, query: Any, k: int, rows: int = 65_536) -> Ranked:
-    """The `k` rows with the greatest dot product, ties in their order.
+def products(vectors: Any, query: Any, rows: int = 65_536) -> Any:
+    """The dot product of each row with the query, array (n,) of float32.
 
     Args:
         vectors: array (n, d), of any float type.
         query: array (d,).
-        k: how many.
         rows: how many are converted and multiplied at a time.
     """
     import numpy as np
 
     pieces = [vectors[i : i + rows].astype(np.float32) @ query for i in range(0, len(vectors), rows)]
-    # Rounded, so that the order does not hang on how a library sums.
-    scores = np.round(np.concatenate(pieces), 5) if pieces else np.zeros(0, np.float32)
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+
+
+def best(vectors: Any, query: Any, k: int, rows: int = 65_536) -> Ranked:
+    """The `k` rows with the greatest dot product, ties in their order; arguments as for `products`."""
+    import numpy as np
+
+    scores = np.round(products(vectors, query, rows), 5)  # so that the order does not hang on how a library sums
     chosen = np.arange(len(scores))
     if k < len(scores):
         chosen = np.flatnonzero(scores >= np.partition(scores, -k)[-k])

@@ -75,7 +75,9 @@ class Columns(Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"columns: {error}") from None
 
     def within(self, names: Iterable[str]) -> Columns:
-        """The same with the columns that a first row has in place of guesses; "" for what it lacks.
+        """The same with the columns that a first row has in place of guesses.
+
+        What it lacks may still be in later rows, under the first of the usual names; but the id, which is there or not.
 
         Raises:
             UnknownNameError: a column that was named is not there.
@@ -86,10 +88,11 @@ class Columns(Struct, frozen=True, forbid_unknown_fields=True):
             if name and name not in known:
                 raise UnknownNameError("column", name, known)
         found = {
-            key: getattr(self, key) or next((guess for guess in guesses if guess in known), "")
+            key: getattr(self, key)
+            or next((guess for guess in guesses if guess in known), "" if key == "id" else guesses[0])
             for key, guesses in _GUESSES.items()
         }
-        if not found["text"]:
+        if found["text"] not in known:
             raise DataError(f"no column for the text; say columns={{'text': ...}}; there are {', '.join(known)}")
         return msgspec.structs.replace(self, **found)
 
@@ -120,9 +123,9 @@ def read_documents(source: Source, columns: Columns) -> Iterator[Hit]:
     """
     seen: set[str] = set()
     number = 0
-    for file, rows in tables(source):
+    for file, rows in rows_by_file(source):
         chosen: Columns | None = None
-        for line, row in enumerate(rows, start=1):
+        for line, row in rows:
             try:
                 if isinstance(row, Hit):
                     hit = row
@@ -138,11 +141,12 @@ def read_documents(source: Source, columns: Columns) -> Iterator[Hit]:
             yield hit
 
 
-def tables(source: Source) -> Iterator[tuple[str, Iterable[Any]]]:
-    """Name and rows of each file; "" for rows at hand."""
+def rows_by_file(source: Source) -> Iterator[tuple[str, Iterable[tuple[int, Any]]]]:
+    """Name and rows of each file, each with its line; "" for rows at hand."""
     files = files_of(source)
     if files is None:
-        yield "", source() if callable(source) else source  # type: ignore[misc]  # neither a path nor paths
+        rows: Any = source() if callable(source) else source
+        yield "", enumerate(rows, start=1)
         return
     for path in files:
         yield str(path), _rows_of_file(path)
@@ -169,23 +173,23 @@ def files_of(source: Source) -> list[Path] | None:
     return found
 
 
-def _rows_of_file(path: Path) -> Iterator[Any]:
+def _rows_of_file(path: Path) -> Iterator[tuple[int, Any]]:
     suffixes = path.suffixes[-2:]
     if path.suffix == ".parquet":
-        return _parquet(path)
+        return enumerate(_parquet(path), start=1)
     if ".jsonl" in suffixes or ".ndjson" in suffixes:
         return _jsonl(path)
     raise ConfigError(f"{path.name}: documents are read from .jsonl, .jsonl.gz and .parquet files")
 
 
-def _jsonl(path: Path) -> Iterator[Any]:
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     decode = msgspec.json.Decoder().decode
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        yield decode(line)
+                        yield number, decode(line)
                     except msgspec.DecodeError as error:
                         raise DataError(f"not JSON: {error}", str(path), number) from None
     except (gzip.BadGzipFile, EOFError) as error:

@@ -16,6 +16,7 @@ from agentenv.media import MediaStore, decode
 from agentenv.spec import canonical_hash
 from agentenv.tools.search.build import Progress, ShownProgress, cache_folder, counted, made_once, whole
 from agentenv.tools.search.corpus import Corpus, EngineName, make_engine
+from agentenv.tools.search.dense import products
 from agentenv.tools.search.documents import (
     Columns,
     DocumentStore,
@@ -23,7 +24,7 @@ from agentenv.tools.search.documents import (
     Source,
     checked_row,
     document,
-    tables,
+    rows_by_file,
     write_documents,
 )
 from agentenv.tools.search.lexical import Engine, Language
@@ -107,9 +108,8 @@ class ImageCorpus(Corpus):
         import numpy as np
 
         assert self.embedder is not None
-        each = self.vectors.astype(np.float32) @ self.embedder.vectors([picture])[0]
         best = np.full(len(self), -1.0, np.float32)
-        np.maximum.at(best, self.owners, each)
+        np.maximum.at(best, self.owners, products(self.vectors, self.embedder.vectors([picture])[0]))
         return best
 
 
@@ -250,10 +250,10 @@ class Pictures:
     def _rows(self) -> Iterator[tuple[Hit, bytes, tuple[str, int]]]:
         seen: set[str] = set()
         number = 0
-        for file, rows in tables(self.source):
+        for file, rows in rows_by_file(self.source):
             chosen: Columns | None = None
             column = ""
-            for line, row in enumerate(rows, start=1):
+            for line, row in rows:
                 try:
                     if chosen is None:
                         column, chosen = self._columns(checked_row(row))

@@ -141,6 +141,7 @@ def test_words_can_be_taken_as_they_are(tmp_path: Path) -> None:
 def test_a_corpus_gives_its_documents(opened: Callable[[str], Corpus]) -> None:
     corpus = opened("tantivy")
     assert len(corpus) == 55
+    assert len(corpus.find("zebras", 10**12)) == 50
     assert corpus.get("paris") == corpus.at_url("https://example.org/paris") == TOWNS[0]
     assert [hit.id for hit in corpus][:2] == ["paris", "tower"]
     assert repr(corpus) == "<Corpus of 55 documents, tantivy-english>"

@@ -66,6 +66,11 @@ def test_columns_are_named_or_guessed() -> None:
     assert list(read_documents(numbers, Columns())) == [Hit("0", "", "5"), Hit("1", "", "")]
 
 
+def test_what_the_first_row_lacks_is_found_in_later_ones() -> None:
+    rows: list[dict[str, Any]] = [{"text": "a"}, {"text": "b", "title": "B", "url": "https://example.org/b"}]
+    assert list(read_documents(rows, Columns())) == [Hit("0", "", "a"), Hit("1", "B", "b", "https://example.org/b")]
+
+
 def test_a_first_line_can_be_the_title() -> None:
     rows = [{"contents": '"The title"\nThe text\nof it'}]
     assert list(read_documents(rows, Columns(title_line=True))) == [Hit("0", "The title", "The text\nof it")]
@@ -78,7 +83,7 @@ def test_a_first_line_can_be_the_title() -> None:
         (b'{"text": "a"}\n[1]\n', "not list", 2),
         (b'{"words": "a"}\n', "columns={'text': ...}; there are words", 1),
         (b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', "a second document has the id '1'", 2),
-        (b'{"text": {"a": 1}}\n', "holds a dict", 1),
+        (b'\n\n{"text": {"a": 1}}\n', "holds a dict", 3),
     ],
 )
 def test_malformed_rows_are_named_by_file_and_line(tmp_path: Path, content: bytes, said: str, line: int) -> None:
