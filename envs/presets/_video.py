@@ -10,6 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.dialects import neutralise
+from agentenv.envs.presets._common import restated
 from agentenv.envs.rewards import JudgeModel, judged
 from agentenv.envs.rewards.judge import Rule
 from agentenv.envs.video.answers import video_match
@@ -18,6 +19,7 @@ from agentenv.envs.video.toolbox import clip_steps
 from agentenv.envs.video.view import FirstView, View, episode_media, show_task
 from agentenv.rules import TokenCount, estimate_tokens
 from agentenv.task import TaskSet
+from agentenv.tool import Tool
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Message, Part, Task, Text, Video
 
@@ -69,6 +71,22 @@ def asked_videos(tasks: TaskSet, form: str, view: View, steps: Callable[[Task], 
         return replace(task, prompt=prompt, evidence=dict(evidence), metadata=metadata)
 
     return tasks.map(ask)
+
+
+def as_crop_video(tool: Tool, required: bool = False) -> Tool:
+    """The tool as checkpoints of LongVT and ParaVT know it.
+
+    Args:
+        tool: a tool with the three arguments.
+        required: the schema says that all of them must be given.
+    """
+    properties = {
+        "video_path": {"type": "string", "description": "Path of the video."},
+        START: {"type": "number", "description": "Start of the window, in seconds."},
+        END: {"type": "number", "description": "End of the window, in seconds."},
+    }
+    schema = {"type": "object", "properties": properties, "required": list(properties) if required else []}
+    return restated(tool, "Crop a video to a specified duration.", schema)
 
 
 def crop_steps(task: Task) -> list[dict[str, Any]]:

@@ -11,8 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentenv.env import Env
-from agentenv.envs.presets._common import compose, restated
-from agentenv.envs.presets._video import END, START, TOOL, asked_videos, bound, crop_steps, given_videos, is_span, right
+from agentenv.envs.presets._common import compose
+from agentenv.envs.presets._video import (
+    END,
+    START,
+    TOOL,
+    as_crop_video,
+    asked_videos,
+    bound,
+    crop_steps,
+    given_videos,
+    is_span,
+    right,
+)
 from agentenv.envs.rewards import JudgeModel, model_of, rule_match, tag_format, tags, token_f1, tool_used, written
 from agentenv.envs.video.answers import video_match
 from agentenv.envs.video.view import FirstView
@@ -135,14 +146,7 @@ def drawn(task: Task, budgets: Sequence[int]) -> int:
 def crop_video(reader: Policy | None) -> Tool:
     """The tool: windows as `reader` tells them, or as frames where there is none."""
     clip = video_clip_tool(CLIP, name=TOOL)
-    tool = clip if reader is None else _told(clip, reader)
-    properties = {
-        "video_path": {"type": "string", "description": "Path of the video."},
-        START: {"type": "number", "description": "Start of the window, in seconds."},
-        END: {"type": "number", "description": "End of the window, in seconds."},
-    }
-    schema = {"type": "object", "properties": properties, "required": []}
-    return restated(tool, "Crop a video to a specified duration.", schema)
+    return as_crop_video(clip if reader is None else _told(clip, reader))
 
 
 def _told(clip: Tool, reader: Policy) -> Tool:
