@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ pytest.importorskip("PIL", reason="images need Pillow (extra: image)")
 
 _SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 _SPECIAL += ["<|video_pad|>", "<image>"]
+_TEXTS = ("what is written on the small sign of the image", "tool_call answer name") * 20
 _PART = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
@@ -59,7 +61,8 @@ def picture(width: int, height: int, seed: int = 0) -> Image:
     return media_store().put(buffer.getvalue())
 
 
-def _tokenizer() -> Any:
+def tokenizer(texts: Sequence[str] = _TEXTS, size: int = 420) -> Any:
+    """A small BPE tokenizer, trained on some texts, with the tokens that Qwen-VL models need."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -67,12 +70,12 @@ def _tokenizer() -> Any:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420,
+        vocab_size=size,
         special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(["what is written on the small sign of the image", "tool_call answer name"] * 20, trainer)
+    bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|pad|>", chat_template=TEMPLATE, padding_side="left"
     )
@@ -102,32 +105,39 @@ def _ids(words: Any) -> dict[str, int]:
 
 
 def _qwen3() -> tuple[Any, Any]:
+    eyes = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 48}
+    return qwen3_vl(tokenizer(), {"head_dim": 16}, eyes, [4, 2, 2], 64 * 64 * 4)
+
+
+def qwen3_vl(
+    words: Any, text: dict[str, Any], eyes: dict[str, Any], sections: list[int], most_pixels: int
+) -> tuple[Any, Any]:
+    """A Qwen3-VL with random weights, and its processor, for pictures of 32 x 32 px to `most_pixels` in area."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
-    words = _tokenizer()
-    eyes: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 16}
-    eyes |= {"out_hidden_size": 48, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
-    text = {**_text_config(words, [4, 2, 2], mrope_interleaved=True), "head_dim": 16}
-    config = Qwen3VLConfig(text_config=text, vision_config=eyes, **_ids(words))
-    return Qwen3VLForConditionalGeneration(config).eval(), _processor(Qwen3VLProcessor, words, 16)
+    eyes = {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0], **eyes}
+    config = Qwen3VLConfig(
+        text_config={**_text_config(words, sections, mrope_interleaved=True), **text}, vision_config=eyes, **_ids(words)
+    )
+    return Qwen3VLForConditionalGeneration(config).eval(), _processor(Qwen3VLProcessor, words, 16, most_pixels)
 
 
 def _qwen25() -> tuple[Any, Any]:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-    words = _tokenizer()
+    words = tokenizer()
     eyes: dict[str, Any] = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14}
     eyes |= {"out_hidden_size": 48, "window_size": 56, "fullatt_block_indexes": [1]}
     config = Qwen2_5_VLConfig(text_config=_text_config(words, [4, 2, 2]), vision_config=eyes, **_ids(words))
     return Qwen2_5_VLForConditionalGeneration(config).eval(), _processor(Qwen2_5_VLProcessor, words, 14)
 
 
-def _processor(base: type, words: Any, patch: int) -> Any:
+def _processor(base: type, words: Any, patch: int, most_pixels: int = 64 * 64 * 4) -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from agentenv.policy.vision import image_only
 
-    size = {"shortest_edge": 1024, "longest_edge": 64 * 64 * 4}
+    size = {"shortest_edge": 1024, "longest_edge": most_pixels}
     images = Qwen2VLImageProcessorPil(patch_size=patch, temporal_patch_size=2, merge_size=2, size=size)
     return image_only(base)(images, words, chat_template=TEMPLATE)
 
@@ -136,7 +146,7 @@ def _llava() -> tuple[Any, Any]:
     from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, Qwen3Config
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    words = _tokenizer()
+    words = tokenizer()
     side = {"height": 32, "width": 32}
     eyes = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
     eyes.image_size, eyes.patch_size = 32, 16

@@ -169,11 +169,10 @@ def batch(
     Args:
         samples: sequences, see `agentenv.trajectories.grpo.samples`.
         layout: "padded" gives each sequence a row. "packed" puts several into a row, one after the other, with position
-            ids that start anew. "shared" does too, and holds what sequences of a group have in common from the start
-            (the prompt, its pictures, turns before a fork) once, so that a forward pass computes it once; it needs the
-            mask of `Batch.attention`. A token that two attempts both learn from is never merged.
-        row_tokens: most tokens in a packed row; a group or sequence that is longer gets a row of its own. 0: all of the
-            batch in one row.
+            ids that start anew. "shared" does too, and holds what sequences of a row have in common from the start
+            (system prompt, question, pictures, turns before a fork) once, so that a forward pass computes it once; it
+            needs the mask of `Batch.attention`. A token that two attempts both learn from is never merged.
+        row_tokens: most tokens in a packed row; a longer sequence gets a row of its own. 0: all in one row.
         pad_id: id of padding.
         multiple: rows are padded to a multiple of this.
         rope: "plain", or "mrope" for Qwen-VL models.

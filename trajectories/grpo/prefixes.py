@@ -35,49 +35,46 @@ def padded(samples: Sequence[Sample], row_tokens: int) -> list[list[Piece]]:
 
 
 def packed(samples: Sequence[Sample], row_tokens: int) -> list[list[Piece]]:
-    """Sequences one after the other, each whole."""
-    return _rows(padded(samples, row_tokens), row_tokens)
-
-
-def shared(samples: Sequence[Sample], row_tokens: int) -> list[list[Piece]]:
-    """Groups one after the other; what sequences of a group have in common from the start is there once."""
-    groups: dict[str, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.group, []).append(index)
-    trees: list[list[Piece]] = []
-    for members in groups.values():
-        tree: list[Piece] = []
-        _grow(tree, samples, members, 0, -1)
-        trees.append(tree)
-    return _rows(trees, row_tokens)
-
-
-def _rows(trees: list[list[Piece]], row_tokens: int) -> list[list[Piece]]:
-    """Trees into rows, each into the first that has room for it. Trees are never cut."""
+    """Sequences one after the other, each whole, in the first row that has room for it."""
     rows: list[list[Piece]] = []
     room: list[int] = []
-    for tree in trees:
-        size = sum(piece.stop - piece.start for piece in tree)
-        place = next((index for index, left in enumerate(room) if left >= size or not row_tokens), len(rows))
+    for index, sample in enumerate(samples):
+        size = len(sample.ids)
+        place = next((number for number, left in enumerate(room) if left >= size or not row_tokens), len(rows))
         if place == len(rows):
             rows.append([])
             room.append(row_tokens)
-        offset = len(rows[place])
-        rows[place] += [p._replace(parent=p.parent + offset) if p.parent >= 0 else p for p in tree]
+        rows[place].append(Piece(index, 0, size))
         room[place] -= size
     return rows
 
 
-def _grow(tree: list[Piece], samples: Sequence[Sample], members: list[int], start: int, parent: int) -> None:
-    """Add the tree of what `members`, which are the same up to `start`, hold from there on."""
-    waiting = [(members, start, parent)]
+def shared(samples: Sequence[Sample], row_tokens: int) -> list[list[Piece]]:
+    """Rows of neighbours; what sequences of a row have in common from the start is there once."""
+    rows: list[list[int]] = []
+    room = 0
+    for index, sample in enumerate(samples):
+        new = len(sample.ids) - (_common(samples, [index - 1, index], 0) if rows else 0)
+        if not rows or (row_tokens and new > room):
+            rows.append([])
+            room, new = row_tokens, len(sample.ids)
+        rows[-1].append(index)
+        room -= new
+    return [_tree(samples, members) for members in rows]
+
+
+def _tree(samples: Sequence[Sample], members: list[int]) -> list[Piece]:
+    """The sequences as a tree: a piece for each stretch that some of them have in common."""
+    tree: list[Piece] = []
+    waiting = [(part, 0, -1) for part in _parted(samples, members, 0, moved=True)][::-1]
     while waiting:
         members, start, parent = waiting.pop()
         stop = _common(samples, members, start)
         if stop > start:
             tree.append(Piece(members[0], start, stop, parent, tuple(members[1:])))
             parent = len(tree) - 1
-        waiting += [(part, stop, parent) for part in _parted(samples, members, stop, stop > start)][::-1]
+        waiting += [(part, stop, parent) for part in _parted(samples, members, stop, moved=stop > start)][::-1]
+    return tree
 
 
 def _common(samples: Sequence[Sample], members: list[int], start: int) -> int:
@@ -109,7 +106,7 @@ def _within(sample: Sample, start: int, stop: int) -> list[MediaSpan]:
     return [span for span in sample.media if start <= span.offset < stop]
 
 
-def _parted(samples: Sequence[Sample], members: list[int], at: int, moved: bool) -> list[list[int]]:
+def _parted(samples: Sequence[Sample], members: list[int], at: int, *, moved: bool) -> list[list[int]]:
     """Those that go on beyond `at`, parted by how they do."""
     parts: dict[object, list[int]] = {}
     for index in members:

@@ -19,10 +19,10 @@ _ARRAYS = (
 )
 
 
-def tensors(batch: Batch, device: Any = None) -> dict[str, Any]:
+def tensors(batch: Batch, device: Any = None, *, attention: bool = False) -> dict[str, Any]:
     """All arrays of a batch as torch tensors, those of the media beside them, under the names that they have there.
 
-    Without a device they share the arrays' memory.
+    Without a device they share the arrays' memory. With `attention` the mask of `Batch.attention` is among them.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -32,6 +32,8 @@ def tensors(batch: Batch, device: Any = None) -> dict[str, Any]:
     except ImportError:
         raise MissingExtraError("torch", "local", "a batch of tensors") from None
     arrays = {name: getattr(batch, name) for name in _ARRAYS} | batch.tensors
+    if attention:
+        arrays["attention"] = batch.attention()
     return {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in arrays.items()}
 
 

@@ -1,0 +1,150 @@
+"""Does a model learn in these environments? `python -m tests.bench.learning table` (or zoom).
+
+Four models are measured on held-out tasks: the base, the base after supervised training on some episodes of the
+reference policy (the cold start), that after GRPO, and the base after GRPO without a cold start; the reference trainer
+makes them. Everything is in the folder `--out`: run folders, metrics, models and `results.json`; an interrupted study
+goes on with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+import agentenv
+from agentenv.env import Env
+from agentenv.policy.transformers import TransformersPolicy
+from agentenv.trajectories.grpo.config import Config
+from agentenv.trajectories.grpo.train import grpo, sft
+from agentenv.trajectories.run import Run
+from agentenv.trajectories.stats import interval
+from tests.bench import learning_table, learning_zoom
+
+
+class Study(Struct, frozen=True):
+    """What is studied.
+
+    Args:
+        env: makes the environment of a split, "train" or "test".
+        model: makes the base model's folder, below the one that is given.
+        expert: the policy whose episodes the cold start learns from.
+        shown: how many of its episodes.
+        held_out: tasks of the split "test" that every model plays, with as many attempts as `attempts`.
+        attempts: at each of them.
+        cold: settings of the supervised training.
+        learn: settings of GRPO.
+        bare: steps of GRPO without a cold start.
+    """
+
+    env: Callable[[str], Env]
+    model: Callable[[Path], Path]
+    expert: Callable[[], agentenv.Policy]
+    shown: int
+    held_out: int
+    attempts: int
+    cold: dict[str, Any]
+    learn: dict[str, Any]
+    bare: int
+
+
+STUDIES = {"table": Study(**learning_table.STUDY), "zoom": Study(**learning_zoom.STUDY)}
+
+
+class Bench:
+    """One study in its folder."""
+
+    def __init__(self, study: Study, out: Path) -> None:
+        self.study, self.out = study, out
+        self.results: dict[str, Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        study, out = self.study, self.out
+        base = study.model(out)
+        self.measure("base", base)
+        cold = self.trained(
+            "cold-start", lambda policy, config: sft(self.expert(), policy, config, resume=True), base, study.cold
+        )
+        self.measure("cold start", cold)
+        both = self.trained("grpo", self.taught, cold, study.learn)
+        self.measure("cold start, then GRPO", both)
+        bare = self.trained("grpo-only", self.taught, base, {**study.learn, "steps": study.bare})
+        self.measure("GRPO without a cold start", bare)
+        return self.results
+
+    def expert(self) -> Run:
+        """Episodes of the reference policy, those that were right."""
+        options = {"tasks": self.study.shown, "out": self.out / "expert", "resume": True, "seed": 1}
+        return agentenv.rollout(self.study.env("train"), self.study.expert(), **options).filter("reward >= 1")
+
+    def taught(self, policy: TransformersPolicy, config: Config) -> Path:
+        return grpo(self.study.env("train"), policy, config, resume=True)
+
+    def trained(
+        self, name: str, train: Callable[[TransformersPolicy, Config], Path], base: Path, settings: dict[str, Any]
+    ) -> Path:
+        """The model that a stage made; not made again where it is there."""
+        folder = self.out / name
+        config = Config(out=str(folder), **settings)
+        if not (folder / "model" / "config.json").exists():
+            print(f"== {name}: {config.steps} steps", flush=True)
+            train(self.policy(base, config), config)
+        return folder / "model"
+
+    def policy(self, model: Path, config: Config) -> TransformersPolicy:
+        return TransformersPolicy(
+            model,
+            dtype=config.dtype,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.play_batch,
+        )
+
+    def measure(self, name: str, model: Path) -> None:
+        """Success on the held-out tasks, with its 95 % interval."""
+        study, config = self.study, Config(out="", **self.study.learn)
+        run = agentenv.rollout(
+            study.env("test"),
+            self.policy(model, config),
+            tasks=study.held_out,
+            group=study.attempts,
+            concurrency=config.play_batch,
+            seed=2,
+            out=self.out / "held-out" / name.replace(" ", "-").replace(",", ""),
+            resume=True,
+        )
+        found = interval(run.column("reward"))
+        assert found is not None
+        self.results[name] = {**msgspec.structs.asdict(found), "endings": run.stats().stop_reasons}
+        print(f"== {name}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], n={found.n}", flush=True)
+        (self.out / "results.json").write_text(json.dumps(self.results, indent=2) + "\n")
+
+
+def curve(folder: Path, name: str = "reward") -> list[float]:
+    """A figure of each step of a training run."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)[name] for line in lines if name in json.loads(line)]
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.learning", description=__doc__)
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--out", default="runs/learning", help="folder of the studies")
+    parser.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    options = parser.parse_args(given)
+    out = Path(options.out) / options.study
+    if out.exists() and not options.resume:
+        parser.error(f"{out} exists; go on with --resume, or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    Bench(STUDIES[options.study], out).run()
+    for stage in ("grpo", "grpo-only"):
+        print(f"reward by step, {stage}:", " ".join(f"{value:.2f}" for value in curve(out / stage)))
+
+
+if __name__ == "__main__":
+    main()

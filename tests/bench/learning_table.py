@@ -1,0 +1,45 @@
+"""The study on tables: SmolLM2-135M writes SQL and reads the answer off the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import agentenv
+from agentenv.env import Env
+from tests.policy.smollm import smollm_folder
+
+
+def env(split: str) -> Env:
+    """Questions over one table of 30 countries; what is asked never occurs in both splits."""
+    return agentenv.make(
+        "table",
+        difficulty=1,
+        split=split,
+        tools=["table_query"],
+        dialect="tags",
+        system="Answer with the tool.",
+        limits={"turns": 4, "on_turns": "stop"},
+    )
+
+
+def model(out: Path) -> Path:
+    return smollm_folder()
+
+
+def expert() -> agentenv.Policy:
+    return agentenv.make_policy("reference", say="nowhere")
+
+
+_COMMON = {"dtype": "bfloat16", "max_new_tokens": 64, "play_batch": 32, "row_tokens": 2500, "save_every": 10}
+STUDY: dict[str, Any] = {
+    "env": env,
+    "model": model,
+    "expert": expert,
+    "shown": 80,
+    "held_out": 48,
+    "attempts": 1,
+    "cold": {**_COMMON, "steps": 10, "batch": 8, "learning_rate": 1e-4, "warmup": 3},
+    "learn": {**_COMMON, "steps": 12, "groups": 4, "group": 8, "learning_rate": 2e-5, "warmup": 2, "method": "rloo"},
+    "bare": 2,
+}
