@@ -21,6 +21,7 @@ from agentenv.trajectories.grpo.tensors import tensors
 from agentenv.trajectories.grpo.train import Learner, grpo, main, objective, sft
 from agentenv.trajectories.grpo.written import written
 from agentenv.trajectories.run import Run
+from agentenv.trajectory import Trajectory
 from tests.trajectories.grpo.babble import babble, policy
 from tests.worlds import sums
 
@@ -42,6 +43,10 @@ def weights(learner_or_policy: Any) -> list[Any]:
 
 def same(ours: list[Any], theirs: list[Any]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def said_ids(record: Trajectory) -> list[tuple[int, ...]]:
+    return [node.tokens.ids for node in record.nodes if node.origin == "sampled" and node.tokens]
 
 
 def expert() -> Run:
@@ -107,7 +112,7 @@ def test_only_sampled_tokens_are_learned_from(tmp_path: Path) -> None:
     player = policy()
     for record in agentenv.rollout(babble(), player, tasks=1, group=2):
         (sample,) = samples([[record]])
-        said = "".join(player.tokenizer.decode(node.tokens.ids) for node in record.nodes if node.origin == "sampled")
+        said = "".join(player.tokenizer.decode(ids) for ids in said_ids(record))
         assert player.tokenizer.decode(sample.ids[sample.mask].tolist()) == said
 
 
@@ -286,7 +291,7 @@ def test_recorded_ids_are_taken_where_asked_for(tmp_path: Path) -> None:
     player = policy()
     run = agentenv.rollout(babble(), player, tasks=2, group=2)
     sft(run, player, settings(tmp_path, steps=1, batch=4, tokens="recorded"), quiet=True)
-    wanted = sum(len(node.tokens.ids) for record in run for node in record.nodes if node.origin == "sampled")  # type: ignore[union-attr]
+    wanted = sum(len(ids) for record in run for ids in said_ids(record))
     assert metrics(tmp_path)[0]["loss_tokens"] == wanted
     with pytest.raises(UsageError, match="lacks"):
         sft(expert(), player, settings(tmp_path / "b", tokens="recorded"), quiet=True)
