@@ -149,7 +149,9 @@ def blocks(parts: Sequence[Part], load: Any = None) -> list[dict[str, Any]]:
         if isinstance(part, Image):
             made.append({"type": "image", "image": picture(part, load)})
         elif isinstance(part, Video):
-            raise PolicyError("trainers take pictures, not videos: have the environment show its clips as frames")
+            if not part.frames:
+                raise PolicyError("trainers take pictures: a video comes without frames, which the environment chooses")
+            made += blocks(part.as_frames(), load)
         else:
             made.append({"type": "text", "text": part.text})
     return made

@@ -26,7 +26,7 @@ from agentenv.rollout import score_group
 from agentenv.trainers.common import Records, chosen, has_media, in_dialect, opening, require, world
 from agentenv.trainers.trl_world import TRLWorld, world_class
 from agentenv.trajectory import PolicyInfo, Trajectory
-from agentenv.types import Image, Task
+from agentenv.types import Image, Task, Video
 
 if TYPE_CHECKING:
     import datasets
@@ -100,7 +100,7 @@ class TRLSpec:
 
     @property
     def _pictured(self) -> bool:
-        return any(isinstance(part, Image) for task in self.tasks.values() for part in task.prompt)
+        return any(isinstance(part, (Image, Video)) for task in self.tasks.values() for part in task.prompt)
 
     def row(self, task: Task) -> dict[str, Any]:
         """A task as a row of the data set."""

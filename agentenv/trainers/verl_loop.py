@@ -26,7 +26,7 @@ from agentenv.rollout import play
 from agentenv.trainers.common import Records, blocks, has_media, require, said
 from agentenv.trainers.verl import TESTED, check_dialect
 from agentenv.trajectory import PolicyInfo, Trajectory
-from agentenv.types import Action, Image, Message, Observation, StopReason, Task
+from agentenv.types import Action, Image, Message, Observation, StopReason, Task, Video
 
 logger = logging.getLogger("agentenv")
 _kept: dict[tuple[str, str], Records] = {}
@@ -241,8 +241,8 @@ def _wire(message: Message) -> dict[str, Any]:
 
 
 def _pictures(messages: Iterable[Message]) -> list[Any]:
-    shown = [part for message in messages for part in message.parts if isinstance(part, Image)]
-    return [block["image"] for block in blocks(shown)]
+    shown = [part for message in messages for part in message.parts if isinstance(part, (Image, Video))]
+    return [block["image"] for block in blocks(shown) if block["type"] == "image"]
 
 
 async def episode(loop: Any, sampling: Mapping[str, Any], extra_info: Mapping[str, Any], attempts: int = 2) -> Any:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentenv.errors import UsageError
+from agentenv.errors import PolicyError, UsageError
 from agentenv.media import MediaStore, media_store, use_media_store
 from agentenv.spec import Limits
+from agentenv.trainers.common import blocks
 from agentenv.trajectories import Run, Store, load
 from agentenv.trajectories.media import images, videos
 from agentenv.trajectory import Group, Trajectory
@@ -170,6 +171,15 @@ def test_whatever_the_times_each_frame_is_one_image_in_order(times: list[float],
     told = [part.text for part in parts if isinstance(part, Text)]
     assert told == ([stamp(time) for time in times] if timestamps == "before" else [])
     assert clip.rate >= 0
+
+
+def test_trainers_are_given_the_frames_behind_their_times() -> None:
+    clip = clips_of(watched((2, 5)))[1]
+    made = blocks((clip,))
+    assert [block.get("text") for block in made] == [stamp(2), None, stamp(3), None, stamp(4), None]
+    assert [clips.number(block["image"]) for block in made if block["type"] == "image"] == [50, 75, 100]
+    with pytest.raises(PolicyError, match="comes without frames"):
+        blocks((Video("ab" * 32, "video/mp4", 8, 8, 9.0, 25.0),))
 
 
 def test_frames_whose_times_a_record_does_not_tell_are_frames_all_the_same() -> None:

@@ -310,7 +310,7 @@ def _card(format: Format, path: Path, report: ExportReport) -> str:
         "Exported by agentenv; manifest.json says from what, and what was left out."
         '\nLoad it by its folder: `datasets.load_dataset("FOLDER", split="train")` (datasets 4.7 or newer).\n'
         + (_SEEING if "images" in format.columns else "")
-        + (_BESIDE if report.media and "images" in format.columns else "")
+        + (_BESIDE if report.media and "image_root" in format.options.__struct_fields__ else "")
     )
 
 
@@ -320,7 +320,7 @@ Train with `max_length=None`: TRL would cut off text and not the pixels that bel
 
 _BESIDE = """
 The rows name pictures by their paths from this folder: let the trainer run in it (`cd FOLDER`), or say where it will be
-when you export (`image_root="/data/sft"`), or have the pictures in the rows (`images="uri"`).
+when you export (`image_root="/data/sft"`). Where the format has the option, `images="uri"` puts them into the rows.
 """
 
 
