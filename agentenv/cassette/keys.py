@@ -25,6 +25,7 @@ SECRET_NAME = re.compile(
     r"|^authorization$|^cookie$|bearer"
 )
 
+_DATA = (str, int, float, bool, list, tuple, dict, Struct)
 _SHORTEST_SECRET = 8  # a shorter one is a stand-in, and taking it out would garble the text
 
 
@@ -53,8 +54,8 @@ class Asked(Struct, frozen=True):
 def asked(tool: Tool, call: ToolCall, bound: Mapping[str, Any], episode: Episode | None) -> Asked:
     """What a call asks for.
 
-    The state of what a tool is bound to: media by content; an object with a `cassette_key` by that string; any other
-    by the task, and for a tool that is not deterministic by the calls of the earlier turns as well.
+    The state of what a tool is bound to: media by content; plain data by its value; an object with a `cassette_key` by
+    that string; any other by the task, and for a tool that is not deterministic by the calls of the earlier turns, too.
 
     Raises:
         ToolError: the arguments are not valid.
@@ -71,12 +72,12 @@ def asked(tool: Tool, call: ToolCall, bound: Mapping[str, Any], episode: Episode
         resource = bound.get(name)
         if resource is media and media is not None:
             continue
-        declared = getattr(resource, "cassette_key", None)
-        if declared is None and episode is not None:
+        declared = plain(resource) if isinstance(resource, _DATA) else getattr(resource, "cassette_key", None)
+        if declared is None and resource is not None and episode is not None:
             state.append(_task_key(episode))
             stateful = stateful or not tool.deterministic
         else:
-            state.append(str(declared))
+            state.append(declared)
     if stateful and episode is not None:
         state.append(list(_earlier(episode)))
     written = msgspec.json.encode(arguments, order="sorted").decode()

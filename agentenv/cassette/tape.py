@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -37,6 +37,7 @@ MODES = get_args(Mode)
 _LASTING = frozenset({None, ToolErrorKind.FAILED.value, ToolErrorKind.REFUSED.value, "invalid_arguments"})
 _PROVISIONAL = re.compile("\ufdd0[0-9]+\ufdd1")
 _MOST_HINTS = 2000
+_MOST_FAILED = 1000
 
 _encoder = msgspec.json.Encoder()
 _results = msgspec.json.Decoder(ToolResult)
@@ -93,6 +94,7 @@ class Cassette:
         self.shelf = Shelf(path, write=mode in ("record", "cache"))
         self.stats: Counter[str] = Counter()
         self.flights = KeyedLocks()  # equal calls of one event loop wait for one another
+        self.failed: OrderedDict[str, tuple[float, ToolResult | InfrastructureError]] = OrderedDict()
 
     async def arun(
         self, tool: Tool, call: ToolCall, bound: Mapping[str, Any], episode: Episode | None = None
@@ -165,14 +167,41 @@ class _Run:
             async with self.tape.flights.of(self.asked.key):
                 found = self._fresh()
                 if found is None:
+                    if (failed := self._failed_meanwhile()) is not None:
+                        return await self._kept(failed, "hit")
                     async with self.shelf.alone(self.asked.key):
                         found = self._fresh()
                         if found is None:
-                            return await self._ask("miss")
+                            return await self._ask_for_all()
         first = self.shelf.nth(self.asked.key, 0)
         if first is None or first.id != found.id:
             self.shelf.use(self.asked, found)
         return self._given(found, "hit")
+
+    def _failed_meanwhile(self) -> ToolResult | None:
+        """How the call failed for somebody else while this one waited for it: not everybody waits for a dead server."""
+        at, failed = self.tape.failed.get(self.asked.key, (0.0, None))
+        if failed is None or at < self.started:
+            return None
+        if isinstance(failed, InfrastructureError):
+            raise failed
+        return replace(failed, call_id=self.call.id, seconds=self._seconds)
+
+    async def _ask_for_all(self) -> ToolResult:
+        """Ask, and let those who wait for the answer know where there is none that lasts."""
+        failed: ToolResult | InfrastructureError | None = None
+        try:
+            result = await self._ask("miss")
+            failed = None if result.error_kind in _LASTING else result
+            return result
+        except InfrastructureError as error:
+            failed = error
+            raise
+        finally:
+            if failed is not None:
+                self.tape.failed[self.asked.key] = (time.perf_counter(), failed)
+                while len(self.tape.failed) > _MOST_FAILED:
+                    self.tape.failed.popitem(last=False)
 
     async def replay(self) -> ToolResult:
         found = self.shelf.used(self.asked) or self._instead()
@@ -222,7 +251,9 @@ class _Run:
 
     async def _ask(self, told: str) -> ToolResult:
         """Ask the world and keep what it says, before anybody is given it."""
-        result = await self._live()
+        return await self._kept(await self._live(), told)
+
+    async def _kept(self, result: ToolResult, told: str) -> ToolResult:
         try:
             result = _fit(result)
             await asyncio.to_thread(self._keep, _settled(result))

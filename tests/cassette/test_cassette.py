@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import agentenv
 from agentenv.cassette import Cassette, CassetteMiss, Shelf, lint, open_cassette
 from agentenv.cassette.keys import asked, plain
-from agentenv.errors import ConfigError, StoreError, ToolErrorKind
+from agentenv.errors import ConfigError, InfrastructureError, StoreError, ToolErrorKind
 from agentenv.tool import Bound, tool
 from agentenv.trajectories.run import Run
 from agentenv.types import Table, ToolCall, ToolResult
@@ -121,6 +121,58 @@ def test_errors_that_may_pass_are_kept_for_the_replay_alone(tmp_path: Path) -> N
     cached = played(well, tape, "cache", "about {}")
     assert len(well.asked) == 3
     assert "answer" in cached[0].messages[-2].text
+
+
+def test_a_group_does_not_wait_for_a_dead_server_one_after_the_other(tmp_path: Path) -> None:
+    dead = Oracle(0.05, fail=ToolErrorKind.TIMEOUT)
+    run = played(dead, tmp_path / "tape", "cache", "about {}")
+    assert len(dead.asked) == 3, "once for each group of four"
+    assert sorted(tells(run)) == ["hit"] * 9 + ["miss"] * 3
+    assert seen(played(Oracle(), tmp_path / "tape", "replay", "about {}")) == seen(run)
+
+
+def test_an_engine_that_is_out_of_reach_fails_all_who_wait_for_it(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    @tool
+    async def look_up(query: str) -> str:
+        """Look up.
+
+        Args:
+            query: what.
+        """
+        asked.append(query)
+        await asyncio.sleep(0.02)
+        raise InfrastructureError("out of reach")
+
+    with Cassette(tmp_path / "tape") as tape:
+        call = ToolCall("1", "look_up", "{}", {"query": "q"})
+
+        async def all_at_once() -> list[Any]:
+            return await asyncio.gather(*(tape.arun(look_up, call, {}) for _ in range(5)), return_exceptions=True)
+
+        assert [str(result) for result in asyncio.run(all_at_once())] == ["out of reach"] * 5
+        assert asked == ["q"]
+        asyncio.run(all_at_once())
+        assert asked == ["q", "q"], "who comes later asks again"
+        assert list(tape.shelf.all()) == []
+
+
+def test_plain_data_that_a_tool_is_bound_to_is_part_of_the_question(tmp_path: Path) -> None:
+    @tool
+    async def summary(query: str, question: Bound[str]) -> str:
+        """Sum up.
+
+        Args:
+            query: what.
+            question: bound.
+        """
+        return f"{query} for {question}"
+
+    world = Oracle().world(2, tools=[summary], bind=lambda task: {"question": task.id})
+    run = agentenv.rollout(world, asking("q", name="summary"), group=2, cassette=tmp_path / "tape")
+    assert sorted(tells(run)) == ["hit", "hit", "miss", "miss"]
+    assert len({record.messages[-2].text for record in run}) == 2
 
 
 def test_lasting_errors_are_cached_for_a_while(tmp_path: Path) -> None:

@@ -134,13 +134,13 @@ def test_the_cache_is_bounded_and_keeps_nothing_that_was_cut() -> None:
 
 
 def test_turns_are_given_in_time() -> None:
-    turns = Turns(Rate(per_second=10.0, burst=3))
+    turns = Turns(Rate(per_second=1.0, burst=3))
     waits = [turns.reserve("a") for _ in range(6)]
     assert waits[:3] == [0.0, 0.0, 0.0]
-    assert waits[3:] == pytest.approx([0.1, 0.2, 0.3], abs=0.02)
+    assert waits[3:] == pytest.approx([1.0, 2.0, 3.0], abs=0.5)
     assert turns.reserve("b") == 0.0
     turns.hold("c", 5.0)
-    assert turns.reserve("c") == pytest.approx(5.0, abs=0.05)
+    assert turns.reserve("c") == pytest.approx(5.0, abs=0.5)
     turns.slow_down("d", 2.0)
     turns.slow_down("b", 0.001)
     assert [round(turns.reserve("d")) for _ in range(3)] == [0, 2, 4]
@@ -155,13 +155,12 @@ def test_hosts_of_long_ago_are_forgotten() -> None:
     assert len(turns._full) <= 4096
 
 
-@given(st.lists(st.floats(0.0, 0.5), max_size=20), st.floats(0.5, 50.0), st.integers(1, 5))
-def test_no_more_turns_than_the_rate_allows(pauses: list[float], per_second: float, burst: int) -> None:
-    turns = Turns(Rate(per_second, burst))
-    waits = [turns.reserve("a") for _ in pauses]
-    assert waits == sorted(waits)
-    for number, wait in enumerate(waits):
-        assert wait >= max(0, number + 1 - burst) / per_second - 0.05
+@given(st.integers(0, 20), st.floats(0.5, 50.0), st.integers(1, 5))
+def test_no_more_turns_than_the_rate_allows(count: int, per_second: float, burst: int) -> None:
+    turns, started = Turns(Rate(per_second, burst)), time.monotonic()
+    for number in range(count):
+        turn = turns.reserve("a") + time.monotonic() - started
+        assert turn >= max(0, number + 1 - burst) / per_second - 1e-6
 
 
 async def test_a_visitor_may_forbid_each_hop() -> None:
