@@ -35,7 +35,12 @@ _FIELD = re.compile(r"\{(question|path)\}")
 
 
 def given_videos(
-    source: str | TaskSet, seed: int, difficulty: int | None, split: str, views: Sequence[FirstView]
+    source: str | TaskSet,
+    seed: int,
+    difficulty: int | None,
+    split: str,
+    views: Sequence[FirstView],
+    videos: str | None = None,
 ) -> TaskSet:
     """Generated films that hide what is asked from these views, or what the video environment reads.
 
@@ -43,7 +48,7 @@ def given_videos(
         UnknownNameError: there is no such source.
     """
     if source != FILMS:
-        return video_tasks(source)
+        return video_tasks(source, videos=videos)
     return video_tasks(source, seed=seed, difficulty=difficulty, kinds=ONE_MOMENT, split=split, views=views)
 
 

@@ -104,6 +104,7 @@ def longvt(
     source: str | TaskSet = "films",
     difficulty: int | None = 3,
     split: str = "train",
+    videos: str | None = None,
     variant: Variant = "strict",
     scoring: Variant | None = None,
     recipe: Recipe = "iou",
@@ -119,12 +120,13 @@ def longvt(
     """Make the LongVT environment.
 
     Args:
-        source: "films" (generated), what the video environment reads ("charades-sta:FOLDER" ...), or a `TaskSet` whose
+        source: "films" (generated), what the video environment reads ("charades:FILE" ...), or a `TaskSet` whose
             prompts are one video and a question. The time reward reads `evidence["spans"]`; tasks without spans are
             unscored by it, so take the recipe "plain" for them.
         difficulty: of the generated films, 1 to 5; None mixes them. Films of 1 and 2 are too short to hide anything
             from a frame a second, so take fewer `frames` with them.
         split: of the generated films, "train" or "test".
+        videos: of a data set, the folder of its videos; by default it is looked for beside the file.
         variant: "upstream" refuses windows that end after the video and paths other than the one that was told, and
             ends the episode with the fifth call. "strict" clamps the end, takes any path as the one video (media are
             bound, no path is ever opened), and lets the policy answer after the fifth call.
@@ -158,7 +160,7 @@ def longvt(
     clamps = variant == "strict" if clamp_end is None else clamp_end
     return compose(
         id="longvt",
-        tasks=asked_videos(given_videos(source, seed, difficulty, split, (view,)), FORM, view, crop_steps),
+        tasks=asked_videos(given_videos(source, seed, difficulty, split, (view,), videos), FORM, view, crop_steps),
         tools=[crop_video(variant, schema, clamps)],
         dialect="hermes",
         dialect_options={"error": "<tool_response>\nTool execution failed: {}\n</tool_response>"},

@@ -71,6 +71,7 @@ def paravt(
     source: str | TaskSet = "films",
     difficulty: int | None = 3,
     split: str = "train",
+    videos: str | None = None,
     budgets: Sequence[int] = BUDGETS,
     reader: JudgeModel = None,
     judge: JudgeModel = None,
@@ -89,6 +90,7 @@ def paravt(
         difficulty: of the generated films, 1 to 5; None mixes them. Those of 1 and 2 are too short to hide anything
             from 64 frames.
         split: of the generated films, "train" or "test".
+        videos: of a data set, the folder of its videos; by default it is looked for beside the file.
         budgets: how many frames the first view may have: one of them is drawn for each task, by its prompt alone, so
             that the tool is sometimes needed and all members of a group see the same.
         reader: the model that watches the windows and tells what they show, at most 512 tokens each; as a policy, a
@@ -112,7 +114,7 @@ def paravt(
     if not budgets or min(budgets) < 2:
         raise UsageError("budgets: at least one number of frames is needed, and each is at least 2")
     views = {frames: _view(frames) for frames in budgets}
-    tasks = given_videos(source, seed, difficulty, split, tuple(views.values()))
+    tasks = given_videos(source, seed, difficulty, split, tuple(views.values()), videos)
     return compose(
         id="paravt",
         tasks=asked_videos(tasks, FORM, lambda task: views[drawn(task, budgets)], crop_steps),

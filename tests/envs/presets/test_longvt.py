@@ -17,6 +17,7 @@ from agentenv.types import Image, Task, Text, Video
 from tests.envs.presets.transcripts import equals_golden, hermes
 from tests.envs.presets.transcripts import play as played
 from tests.envs.presets.videos import crop, film, frames, made, one_video, right, values
+from tests.tools.video import clips
 
 THOUGHT = "<think>I look closer.</think>"
 TURNS = (
@@ -46,6 +47,17 @@ def test_films_are_the_default_tasks_and_a_demonstration_earns_everything(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     run = agentenv.rollout("longvt", "reference", tasks=2, difficulty=1, frames=32, out=tmp_path / "run")
     assert [record.reward for record in run] == [3.0, 3.0]
+
+
+def test_data_sets_are_those_of_the_video_environment(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "A1.mp4").write_bytes(clips.video("mp4")[0])
+    (tmp_path / "sta.txt").write_text("A1 2.0 6.0##a number is shown.\n")
+    source = f"charades:{tmp_path / 'sta.txt'}"
+    run = agentenv.rollout("longvt", "reference", source=source, videos=str(tmp_path / "clips"), recipe="grounding")
+    assert [record.reward for record in run] == [2.0]
+    run = agentenv.rollout("paravt", "reference", source=source, videos=str(tmp_path / "clips"))
+    assert [record.reward for record in run] == [pytest.approx(2.5)]
 
 
 # -- endings -----------------------------------------------------------------------------------------------------------
