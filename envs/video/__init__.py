@@ -20,6 +20,7 @@ from agentenv.envs.video.view import FirstView, episode_media, shown
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
+from agentenv.tools.video import Backend, decode_pool
 from agentenv.types import Task
 
 SYSTEM = (
@@ -44,6 +45,7 @@ def video(
     first_view: FirstView | Mapping[str, Any] | None = None,
     clips: Clips = None,
     frame: str = "relative_1000",
+    backend: Backend = "pyav",
     dialect: str = "hermes",
     dialect_options: Mapping[str, Any] | None = None,
     judge: JudgeModel = None,
@@ -72,6 +74,7 @@ def video(
         first_view: what the policy is shown first (see `view.FirstView`): 16 frames with their times by default.
         clips: what clips look like (see `agentenv.tools.video.ClipSettings`).
         frame: the coordinate frame of the boxes of video_zoom.
+        backend: who decodes: "pyav", or "decord" or "torchcodec" (see `tools/README.md` for what they get wrong).
         dialect: how calls and results are written.
         dialect_options: options of the dialect.
         judge: a model that judges answers which the rules do not find right; none by default.
@@ -90,7 +93,8 @@ def video(
         MissingExtraError: while tasks are read, the extra `video` is not installed.
     """
     named = list(tools)
-    made = video_tools(named, clips, frame)
+    pool = decode_pool(backend)
+    made = video_tools(named, clips, frame, pool)
     view = settings(FirstView, first_view, FirstView())
     tasks = video_tasks(
         source,
@@ -112,7 +116,7 @@ def video(
 
     return Env(
         id="video",
-        tasks=shown(tasks.map(ask), view),
+        tasks=shown(tasks.map(ask), view, pool=pool),
         tools=made,
         dialect=dialect,
         dialect_options=dialect_options,

@@ -12,6 +12,7 @@ frames are shared by all episodes of the process.
 
 from __future__ import annotations
 
+from agentenv.tools.video.backends import Backend
 from agentenv.tools.video.clip import (
     LONGVT,
     ClipSettings,
@@ -30,6 +31,7 @@ from agentenv.tools.video.zoom import video_zoom_tool
 
 __all__ = [
     "LONGVT",
+    "Backend",
     "Budget",
     "ClipSettings",
     "DecodePool",

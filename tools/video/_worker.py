@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.errors import DataError
+from agentenv.tools.video.backends import take_with
 from agentenv.tools.video.container import Descriptor, Limits, VideoInfo
 from agentenv.tools.video.decode import probe, stamps, take
 from agentenv.tools.video.shape import Shape, shaped
@@ -27,13 +28,14 @@ _MAX_REQUEST = 64 << 20
 
 
 class Request(Struct, frozen=True):
-    """What a worker is asked: "probe", "stamps" or "frames" (of which `times` and `shape` speak)."""
+    """What a worker is asked: "probe", "stamps" or "frames" (of which `times`, `shape` and `backend` speak)."""
 
     kind: str
     limits: Limits
     seconds: float
     times: tuple[float, ...] = ()
     shape: Shape | None = None
+    backend: str = "pyav"
 
 
 class Reply(Struct, frozen=True):
@@ -60,18 +62,21 @@ def answer(request: Request, descriptor: int) -> Reply:
         if request.kind == "stamps":
             info, found = stamps(file, request.limits)
             return Reply(info=info, stamps=found.tobytes())
-        return _frames(file, request)
+        return _frames(file, request, descriptor)
     except DataError as error:
         return Reply(error=str(error))
 
 
-def _frames(file: Descriptor, request: Request) -> Reply:
+def _frames(file: Descriptor, request: Request, descriptor: int) -> Reply:
     shape = request.shape or Shape(0, 0)
 
     def keep(frame: Any, seconds: float) -> bytes:
         return shaped(frame, shape, seconds)
 
-    got = take(file, request.times, keep, request.limits)
+    if request.backend == "pyav":
+        got = take(file, request.times, keep, request.limits)
+    else:
+        got = take_with(request.backend, descriptor, request.times, shape, request.limits)
     spans = tuple((span.start, span.end, list(span.stamps)) for span in got.spans)
     return Reply("", got.info, got.shown, got.pictures, spans)
 

@@ -15,13 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
-from agentenv.errors import DataError, MissingExtraError, ToolError, ToolErrorKind, UsageError, WorkerError
+from agentenv.errors import DataError, ToolError, ToolErrorKind, UsageError, WorkerError
 from agentenv.tools.video._worker import Reply, Request
+from agentenv.tools.video.backends import Backend, check_backend
 
 _PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); {}; main(int(sys.argv[2]), int(sys.argv[3]))"
 _IMPORT = "from agentenv.tools.video._worker import main"
@@ -130,15 +130,24 @@ class DecodePool:
     Args:
         size: how many there may be; by default one a core, 8 at most.
         seconds: what one call may take.
-        memory: address space of a process, in bytes.
+        memory: address space of a process, in bytes; by default 4 GiB, and 32 for torchcodec, as torch reserves much.
         recycle: calls after which a process is replaced.
+        backend: who decodes: "pyav", or "decord" or "torchcodec", whose faults stand in `tools/README.md`.
     """
 
-    def __init__(self, size: int = 0, seconds: float = 30.0, memory: int = 4 << 30, recycle: int = 500) -> None:
-        if size < 0 or seconds <= 0 or memory < 1 or recycle < 1:
+    def __init__(
+        self,
+        size: int = 0,
+        seconds: float = 30.0,
+        memory: int = 0,
+        recycle: int = 500,
+        backend: Backend = "pyav",
+    ) -> None:
+        if size < 0 or seconds <= 0 or memory < 0 or recycle < 1:
             raise UsageError("a decoding pool needs positive settings")
         self.size = size or max(1, min(8, os.cpu_count() or 1))
-        self.seconds, self.memory, self.recycle = seconds, memory, recycle
+        self.seconds, self.recycle, self.backend = seconds, recycle, backend
+        self.memory = memory or (32 << 30 if backend == "torchcodec" else 4 << 30)
         self._renew()
 
     def _renew(self) -> None:
@@ -158,9 +167,9 @@ class DecodePool:
             DataError: what the worker found wrong with the video.
             ToolError: of kind `timeout`: it took too long and was killed; `failed`: it crashed on this video.
             WorkerError: no worker could be started.
-            MissingExtraError: PyAV is not installed.
+            MissingExtraError: PyAV, or the backend, is not installed.
         """
-        request = msgspec.structs.replace(request, seconds=self.seconds)
+        request = msgspec.structs.replace(request, seconds=self.seconds, backend=self.backend)
         worker = self._take()
         try:
             reply = worker.call(request, descriptor)
@@ -195,8 +204,7 @@ class DecodePool:
                     break
                 self._free.wait()
         try:
-            if find_spec("av") is None:  # asked here, but only the worker loads it
-                raise MissingExtraError("av", "video", "decoding video")
+            check_backend(self.backend)  # asked here, but only the worker loads it
             return Worker(self.memory)
         except BaseException:
             self._release()
@@ -238,11 +246,35 @@ class DecodePool:
         self._renew()
 
 
-_SHARED = DecodePool()
-os.register_at_fork(after_in_child=_SHARED._after_fork)
-atexit.register(_SHARED.close)
+_SHARED: dict[str, DecodePool] = {"pyav": DecodePool()}
+_LOCK = threading.Lock()
 
 
-def decode_pool() -> DecodePool:
-    """The pool of this process. Set its `size`, `seconds`, `memory` and `recycle` before it is first used."""
-    return _SHARED
+def decode_pool(backend: Backend = "pyav") -> DecodePool:
+    """The pool of this process for a backend; its `size`, `seconds`, `memory`, `recycle` can be set before it is used.
+
+    Raises:
+        UnknownNameError: there is no such backend.
+        MissingExtraError: it is not installed.
+        UsageError: what is installed under its name is not accepted.
+    """
+    if backend not in _SHARED:
+        check_backend(backend)
+    with _LOCK:
+        return _SHARED.setdefault(backend, DecodePool(backend=backend))
+
+
+def _after_fork() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
+    for pool in _SHARED.values():
+        pool._after_fork()
+
+
+def _close() -> None:
+    for pool in _SHARED.values():
+        pool.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_close)

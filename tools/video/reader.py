@@ -130,6 +130,10 @@ class VideoReader:
         self.cache = cache if cache is not None else decode_cache()
         self.pool = pool if pool is not None else decode_pool()
 
+    def _known(self, sha256: str) -> str:
+        """What frames of a video are known by: those of one decoder must not be taken for another's."""
+        return sha256 if self.pool.backend == "pyav" else f"{self.pool.backend}/{sha256}"
+
     def info(self, sha256: str) -> VideoInfo:
         """What the header of a video says."""
         known: VideoInfo | None = self.cache.peek(("video", sha256))
@@ -176,10 +180,10 @@ class VideoReader:
     def _missing(self, sha256: str, shape: Shape, wanted: list[int], have: dict[int, Frame]) -> list[int]:
         """Look up what is kept; gives the times of what is not."""
         with _BOOK.lock:
-            known = _BOOK.of(sha256)
+            known = _BOOK.of(self._known(sha256))
             stamps = {ticks: known.shown(ticks) for ticks in wanted if ticks not in have}
         for ticks, stamp in stamps.items():
-            found = None if stamp is None else self.cache.peek(("frame", sha256, stamp, shape))
+            found = None if stamp is None else self.cache.peek(("frame", self._known(sha256), stamp, shape))
             if found is not None:
                 have[ticks] = found
         return sorted(ticks for ticks in stamps if ticks not in have)
@@ -187,7 +191,7 @@ class VideoReader:
     def _board(self, sha256: str, shape: Shape, missing: list[int]) -> tuple[_Flight, bool]:
         """The decode under way that overlaps these times, or a new one, which is the caller's to do."""
         with _BOOK.lock:
-            flights = _BOOK.flights.setdefault((sha256, shape), [])
+            flights = _BOOK.flights.setdefault((self._known(sha256), shape), [])
             for flight in flights:
                 if flight.low <= missing[-1] and missing[0] <= flight.high:
                     return flight, False
@@ -208,11 +212,11 @@ class VideoReader:
 
     def _land(self, sha256: str, shape: Shape, flight: _Flight) -> None:
         with _BOOK.lock:
-            flights = _BOOK.flights.get((sha256, shape), [])
+            flights = _BOOK.flights.get((self._known(sha256), shape), [])
             if flight in flights:
                 flights.remove(flight)
             if not flights:
-                _BOOK.flights.pop((sha256, shape), None)
+                _BOOK.flights.pop((self._known(sha256), shape), None)
 
     def _decode(self, sha256: str, shape: Shape, info: VideoInfo, missing: list[int]) -> dict[int, Frame]:
         numerator, denominator = info.time_base
@@ -224,11 +228,11 @@ class VideoReader:
             for stamp, data in reply.pictures.items()
         }
         with _BOOK.lock:
-            _BOOK.of(sha256).learn(reply, missing)
+            _BOOK.of(self._known(sha256)).learn(reply, missing)
         return {ticks: frames[stamp] for ticks, stamp in zip(missing, reply.shown, strict=True)}
 
     def _kept(self, sha256: str, shape: Shape, frame: Frame) -> Frame:
-        key = ("frame", sha256, frame.stamp, shape)
+        key = ("frame", self._known(sha256), frame.stamp, shape)
         return self.cache.get(key, lambda: frame, lambda kept: len(kept.data) + _OVERHEAD)
 
     @contextmanager

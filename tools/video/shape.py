@@ -41,7 +41,16 @@ def shaped(frame: Any, shape: Shape, seconds: float) -> bytes:
         shape: what is wanted.
         seconds: when it is shown, for the label.
     """
-    pixels = _upright(frame, shape) if shape.box is None else _region(frame, shape, shape.box)
+    return _encoded(_upright(frame, shape) if shape.box is None else _region(_whole(frame), shape), shape, seconds)
+
+
+def finished(pixels: Any, shape: Shape, seconds: float) -> bytes:
+    """Upright pixels of a frame, of shape (height, width, 3) and any size, in a shape."""
+    right = shape.box is None and pixels.shape[:2] == (shape.height, shape.width)
+    return _encoded(pixels if right else _region(pixels, shape), shape, seconds)
+
+
+def _encoded(pixels: Any, shape: Shape, seconds: float) -> bytes:
     if shape.format == "RGB" and not shape.label:
         data: bytes = pixels.tobytes()
         return data
@@ -50,7 +59,7 @@ def shaped(frame: Any, shape: Shape, seconds: float) -> bytes:
     picture = Image.fromarray(pixels)
     if shape.label:
         _write(picture, f"{seconds:.1f} s")
-    return picture.tobytes() if shape.format == "RGB" else _encoded(picture, shape)
+    return picture.tobytes() if shape.format == "RGB" else _file(picture, shape)
 
 
 def _upright(frame: Any, shape: Shape) -> Any:
@@ -60,12 +69,16 @@ def _upright(frame: Any, shape: Shape) -> Any:
     return _turned(pixels, turns)
 
 
-def _region(frame: Any, shape: Shape, box: Box) -> Any:
+def _whole(frame: Any) -> Any:
+    return _turned(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+
+
+def _region(whole: Any, shape: Shape) -> Any:
     """A region is cut out of the frame at its own size, and scaled after that."""
     import numpy as np
     from PIL import Image
 
-    whole = _turned(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    box = shape.box or (0.0, 0.0, 1.0, 1.0)
     high, wide = whole.shape[:2]
     at = (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
     picture = Image.fromarray(whole).resize((shape.width, shape.height), Image.Resampling.BICUBIC, box=at)
@@ -78,7 +91,7 @@ def _turned(pixels: Any, turns: int) -> Any:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
-def _encoded(picture: Picture, shape: Shape) -> bytes:
+def _file(picture: Picture, shape: Shape) -> bytes:
     file = io.BytesIO()
     if shape.format == "PNG":
         picture.save(file, "PNG", compress_level=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -256,3 +257,11 @@ def test_an_episode_can_be_forked_in_the_middle() -> None:
     observation, *_ = twin.step(call(video="video_1", start=0, end=2))
     frames = [part for part in observation.messages[-1].parts if isinstance(part, Image)]
     assert [frame.handle for frame in frames] == ["observation_3", "observation_4"]
+
+
+@pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
+def test_another_decoder_can_be_chosen() -> None:
+    run = agentenv.rollout("video", "reference", tasks=1, backend="decord", **FILMS)
+    assert [t.reward for t in run] == [1.0]
+    with pytest.raises(UnknownNameError, match="video backend"):
+        video(backend="opencv")  # type: ignore[arg-type]

@@ -36,6 +36,8 @@ def pool() -> Any:
 class World:
     """A store with one video, a cache of its own, and a pool that counts the calls."""
 
+    backend = "pyav"
+
     def __init__(self, pool: DecodePool, name: str = "mp4", cache_bytes: int = 64 << 20) -> None:
         reader._BOOK.renew()
         self.store, self.cache = MediaStore(), DecodeCache(cache_bytes)
