@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from agentenv.errors import ConfigError, UnknownNameError, did_you_mean
+from agentenv.errors import ConfigError, UnknownNameError, UsageError, did_you_mean
 from agentenv.types import ToolSpec
 
 S = TypeVar("S", bound=Struct)
@@ -135,6 +136,40 @@ def settings(kind: type[S], value: S | Mapping[str, Any] | None, default: S) -> 
         return msgspec.convert({**msgspec.structs.asdict(default), **value}, kind)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{title}: {str(error).removeprefix(f'{title}: ')}") from None
+
+
+def pairs(given: Iterable[str], what: str = "--option") -> dict[str, Any]:
+    """`key=value` arguments as a dictionary; a value that is not TOML is taken as text, a dot in a key nests.
+
+    >>> pairs(["level=3", "dialect=native", 'ids=["a", "b"]', "limits.turns=5"])
+    {'level': 3, 'dialect': 'native', 'ids': ['a', 'b'], 'limits': {'turns': 5}}
+
+    Raises:
+        UsageError: an argument is not of this form, or a key comes twice.
+    """
+    found: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        *path, last = (step.strip().replace("-", "_") for step in key.split("."))
+        if not equals or not all(step.isidentifier() for step in (*path, last)):
+            raise UsageError(f"{what} {item!r}: write key=value, for instance dialect=native")
+        inner = found
+        for step in path:
+            inner = inner.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise UsageError(f"{what} {item!r}: {step!r} has a value already")
+        if last in inner:
+            raise UsageError(f"{what} {key!r} is given twice")
+        inner[last] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return read["value"] if len(read) == 1 else text
 
 
 def canonical_hash(value: Any) -> str:

@@ -38,6 +38,7 @@ _COMMANDS = (
     ("export", "export:export", "Turn a recorded run into training data.", "Recorded runs"),
     ("formats", "export:formats", "Show the formats of export.", "Recorded runs"),
     ("cassette", "cassette:cassette", "Look at recorded tool results.", "Recorded runs"),
+    ("train", "train:train", "Train a small model on recorded episodes, or by GRPO.", "Training"),
 )
 
 

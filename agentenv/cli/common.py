@@ -10,9 +10,8 @@ import math
 import os
 import re
 import sys
-import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ import msgspec
 from cyclopts import Parameter
 
 from agentenv.errors import AgentEnvError, ConfigError, UsageError
+from agentenv.spec import pairs as pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,32 +46,6 @@ def printable(text: str) -> str:
     True
     """
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
-
-
-def pairs(given: Iterable[str], what: str = "--option") -> dict[str, Any]:
-    """`key=value` arguments as a dictionary; a value that is not TOML is taken as text, a dot in a key nests.
-
-    >>> pairs(["level=3", "dialect=native", 'ids=["a", "b"]', "limits.turns=5"])
-    {'level': 3, 'dialect': 'native', 'ids': ['a', 'b'], 'limits': {'turns': 5}}
-
-    Raises:
-        UsageError: an argument is not of this form, or a key comes twice.
-    """
-    found: dict[str, Any] = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        *path, last = (step.strip().replace("-", "_") for step in key.split("."))
-        if not equals or not all(step.isidentifier() for step in (*path, last)):
-            raise UsageError(f"{what} {item!r}: write key=value, for instance dialect=native")
-        inner = found
-        for step in path:
-            inner = inner.setdefault(step, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"{what} {item!r}: {step!r} has a value already")
-        if last in inner:
-            raise UsageError(f"{what} {key!r} is given twice")
-        inner[last] = _value(value)
-    return found
 
 
 def at_least(least: int, **given: int | None) -> None:
@@ -113,14 +87,6 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         old = result.get(key)
         result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
-
-
-def _value(text: str) -> Any:
-    try:
-        read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return read["value"] if len(read) == 1 else text
 
 
 def make_env(name: str, options: dict[str, Any]) -> Env:

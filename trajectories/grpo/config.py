@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import tomllib
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
 from agentenv.errors import UsageError
+from agentenv.spec import pairs
 from agentenv.trajectories.grpo.batch import Layout, Per
 from agentenv.trajectories.grpo.groups import Rules
 from agentenv.trajectories.grpo.samples import Method
@@ -24,26 +23,34 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         out: folder of the training run.
         steps: optimiser steps in all for sft; batches of rollouts for grpo.
         seed: of episodes, task order and LoRA weights.
-        learning_rate, warmup, weight_decay, max_grad_norm: of AdamW; warm-up in steps, constant after it.
+        learning_rate: of AdamW.
+        warmup: steps over which the learning rate rises; it is constant after them.
+        weight_decay: of AdamW.
+        max_grad_norm: longer gradients are scaled down to this norm.
         dtype: "bfloat16" trains with automatic mixed precision and plays in bfloat16; weights stay float32.
         device: "auto" takes a GPU where there is one.
         lora: rank of LoRA adapters on all linear layers (needs peft); 0 trains all weights.
-        layout, row_tokens: see `agentenv.trajectories.grpo.batch.batch`.
+        layout: padded, packed or shared; see `agentenv.trajectories.grpo.batch.batch`.
+        row_tokens: most tokens in a row, which is a forward pass.
         per: how token losses are averaged (see `Batch.weights`); with "constant" by `max_new_tokens`.
         save_every: steps between checkpoints; the last step always has one.
         batch: episodes a step, of sft.
         tokens: of sft, "written" tokenises the episodes for this model; "recorded" takes the ids in the records, which
             must be this model's own.
-        groups, group: of grpo, tasks a step and attempts at each.
+        groups: of grpo, tasks a step.
+        group: of grpo, attempts at each task.
         method: how advantages are computed (see `agentenv.trajectories.grpo.samples.samples`).
         rules: which attempts count (see `agentenv.trajectories.grpo.groups.Rules`).
         resample: groups of equal rewards are replaced by others until so many times `groups` were played (DAPO);
             1 plays each step's groups once, and leaves those of equal rewards out of the batch.
         updates: optimiser steps on each batch of rollouts, each on its share of the groups.
         staleness: how many steps old the weights may be that played a batch; 0 plays and trains by turns.
-        clip_low, clip_high: the ratio counts between 1 - clip_low and 1 + clip_high.
+        clip_low: a ratio counts from 1 - clip_low on.
+        clip_high: a ratio counts up to 1 + clip_high.
         kl: weight of the divergence from the initial model; 0 keeps no copy of it.
-        temperature, max_new_tokens, play_batch: of sampling; turns a batch of the engine.
+        temperature: of sampling.
+        max_new_tokens: most tokens in a turn.
+        play_batch: turns that are sampled at once, and episodes that are played at once.
     """
 
     out: str
@@ -95,7 +102,7 @@ class Arguments(argparse.Namespace):
         """
         given = {name: getattr(self, name) for name in Config.__struct_fields__}
         given = {name: value for name, value in given.items() if value is not None}
-        given["rules"] = pairs(given.pop("rules", ()))
+        given["rules"] = pairs(given.pop("rules", ()), "--rules")
         try:
             return msgspec.convert(given, Config, strict=False)
         except (msgspec.ValidationError, UsageError) as error:
@@ -112,6 +119,7 @@ def parser(about: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m agentenv.trajectories.grpo.train",
         description=about,
+        usage="%(prog)s {sft,grpo} SOURCE --model MODEL --out OUT [SETTINGS]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("what", choices=("sft", "grpo"), help="supervised training, or GRPO")
@@ -132,22 +140,6 @@ def parser(about: str) -> argparse.ArgumentParser:
 
 
 def _told(docstring: str) -> dict[str, str]:
-    """What a docstring says of each argument; several may share a line."""
-    found: dict[str, str] = {}
-    for names, text in re.findall(r"^ {8}([\w, ]+): ((?:.|\n {12})+)", docstring, re.MULTILINE):
-        found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return found
-
-
-def pairs(given: Iterable[str]) -> dict[str, Any]:
-    """`key=value` as a dictionary: values are TOML, or text where they are not."""
-    found: dict[str, Any] = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageError(f"{item!r}: write key=value, for instance difficulty=1")
-        try:
-            found[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key] = value
-    return found
+    """What a docstring says of each argument."""
+    found = re.findall(r"^ {8}(\w+): ((?:.|\n {12})+)", docstring, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
