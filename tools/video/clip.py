@@ -136,16 +136,16 @@ def video_clip_tool(
 
     arguments = _video_argument(names)
     default = ... if names.required else None
-    hint = _Seconds if names.required else _Seconds | None
+    hint = _Seconds if names.required else _optional(_Seconds)
     arguments |= {
         names.start: (hint, default, "start of the window, in seconds from the start of the video"),
         names.end: (hint, default, f"end of the window, in seconds; {_RULES[kept.sampling.outside]}"),
     }
     if names.fps:
-        rate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None
+        rate = _optional(Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)])
         arguments[names.fps] = (rate, None, f"frames a second; {kept.sampling.fps:g} if neither is given")
     if names.frames:
-        number = Annotated[int, Field(ge=1, le=kept.sampling.max_frames)] | None
+        number = _optional(Annotated[int, Field(ge=1, le=kept.sampling.max_frames)])
         most = kept.sampling.max_frames
         arguments[names.frames] = (number, None, f"instead: how many frames, spread over the window, at most {most}")
     return _tool(run, name, description or _CLIP, arguments, (kept,), timeout)
@@ -208,6 +208,10 @@ def _line(video: Video, reader: VideoReader) -> str:
 
 
 # -- what the tools share ---------------------------------------------------------------------------------------------
+
+
+def _optional(hint: Any) -> Any:
+    return hint | None
 
 
 def _video_argument(names: VideoNaming) -> dict[str, tuple[Any, Any, str]]:
