@@ -14,6 +14,7 @@ from agentenv.envs.video.encode import encode, encoded_by
 from agentenv.envs.video.film import FPS, SIZE, Film
 from agentenv.errors import DataError
 from agentenv.media import media_store
+from agentenv.tools.search.build import cache_folder
 from agentenv.types import Video
 
 MOST_BYTES = 4 << 30
@@ -25,9 +26,8 @@ _lock = threading.Lock()
 
 
 def default_cache() -> Path:
-    """The folder in which films are kept: `agentenv/films` below $XDG_CACHE_HOME, or below ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "agentenv" / "films"
+    """The folder in which films are kept: `films` in the library's cache (see `tools.search.build.cache_folder`)."""
+    return cache_folder("films")
 
 
 def recipe(film: Film) -> str:
