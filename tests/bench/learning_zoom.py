@@ -90,7 +90,7 @@ def model(out: Path) -> Path:
                 "num_attention_heads": 4,
                 "num_key_value_heads": 4,
                 "head_dim": 32,
-                "initializer_range": 0.02,
+                "initializer_range": 0.05,
                 "tie_word_embeddings": True,
             },
             {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 128},
@@ -106,7 +106,7 @@ def expert() -> agentenv.Policy:
     return agentenv.make_policy("reference", say="nowhere")
 
 
-_COMMON = {"max_new_tokens": 48, "play_batch": 64, "row_tokens": 2048, "save_every": 50}
+_COMMON = {"max_new_tokens": 48, "play_batch": 64, "row_tokens": 1024, "save_every": 50}
 STUDY: dict[str, Any] = {
     "env": env,
     "model": model,
@@ -114,7 +114,7 @@ STUDY: dict[str, Any] = {
     "shown": 600,
     "held_out": 200,
     "attempts": 1,
-    "cold": {**_COMMON, "steps": 240, "batch": 16, "learning_rate": 2e-3, "warmup": 20},
+    "cold": {**_COMMON, "steps": 300, "batch": 16, "learning_rate": 1e-3, "warmup": 30},
     "learn": {**_COMMON, "steps": 30, "groups": 8, "group": 8, "learning_rate": 1e-4, "warmup": 5, "method": "rloo"},
     "bare": 5,
 }

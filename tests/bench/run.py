@@ -19,12 +19,25 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import clips, endurance, episodes, imports, install, searching, table_code, tables, web, zoom_memory
+from tests.bench import (
+    batches,
+    clips,
+    endurance,
+    episodes,
+    imports,
+    install,
+    searching,
+    table_code,
+    tables,
+    web,
+    zoom_memory,
+)
 from tests.bench.figure import ROOT, Figure, Group, Scale, shown
 
 ALL = (
     *(episodes.GROUP, endurance.WAITING, endurance.MEMORY, tables.GROUP),
-    *(table_code.GROUP, imports.GROUP, zoom_memory.GROUP, clips.GROUP, searching.GROUP, web.GROUP, install.GROUP),
+    *(table_code.GROUP, imports.GROUP, zoom_memory.GROUP, clips.GROUP, searching.GROUP, web.GROUP),
+    *(batches.GROUP, install.GROUP),
 )
 GROUPS = {group.name: group for group in ALL}
 WORK = {name: work for group in ALL for name, work in group.work.items()}
