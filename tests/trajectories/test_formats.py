@@ -326,7 +326,8 @@ def test_wrong_words_name_the_right_ones(tmp_path: Path, format: str, options: d
 
 
 def test_the_registry() -> None:
-    assert [format.name for format in formats()] == ["grpo-groups", "jsonl", "longvt", "qwen-messages", "trl-sft"]
+    names = ["grpo-groups", "jsonl", "longvt", "qwen-messages", "tokens", "trl-sft"]
+    assert [format.name for format in formats()] == names
     assert find("openai-messages")[1] == {"arguments": "json"}
     with pytest.raises(UnknownNameError):
         find("nothing")

@@ -29,7 +29,7 @@ _BATCH = 1000
 _ENDINGS = (".jsonl", ".parquet")
 
 Row = dict[str, Any]
-Kind = Literal["string", "int", "float", "bool", "json", "json_list", "strings", "images"]
+Kind = Literal["string", "int", "float", "bool", "json", "json_list", "strings", "images", "ints", "floats"]
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -251,7 +251,8 @@ def _arrow_types(pa: Any) -> dict[str, Any]:
     scalar = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     file = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     lists = {"json_list": pa.list_(pa.json_()), "strings": pa.list_(pa.string()), "images": pa.list_(file)}
-    return {**scalar, "json": pa.json_(), **lists}
+    numbers = {"ints": pa.list_(pa.int64()), "floats": pa.list_(pa.float32())}
+    return {**scalar, "json": pa.json_(), **lists, **numbers}
 
 
 def _array(pa: Any, values: list[Any], kind: Kind) -> Any:
@@ -287,6 +288,8 @@ _FEATURES: dict[Kind, dict[str, Any]] = {
     "json_list": {"feature": {"_type": "Json"}, "_type": "List"},
     "strings": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    "ints": {"feature": {"dtype": "int64", "_type": "Value"}, "_type": "List"},
+    "floats": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"},
 }
 _CARD_TYPES: dict[Kind, str] = {
     "string": "dtype: string",
@@ -297,6 +300,8 @@ _CARD_TYPES: dict[Kind, str] = {
     "json_list": "list: json",
     "strings": "list: string",
     "images": "list: image",
+    "ints": "list: int64",
+    "floats": "list: float32",
 }
 
 

@@ -35,16 +35,16 @@ def rows(run: Run, options: RecordOptions, tally: Tally) -> Iterator[Row]:
         raise UsageError("the format jsonl has no other container")
     for _, record in run.records():
         names = dict.fromkeys(image.sha256 for image in images(record))
-        lost = [name for name in names if not _copied(run, name, tally)]
+        lost = [name for name in names if not copied(run, name, tally)]
         if lost:
             tally.drop({"media"})
         films = videos(record) if options.video == "reference" else []
-        if [name for name in films if not _copied(run, name, tally, large=True)]:
+        if [name for name in films if not copied(run, name, tally, large=True)]:
             tally.drop({"videos"})
         yield msgspec.json.decode(encode(record))
 
 
-def _copied(run: Run, name: str, tally: Tally, large: bool = False) -> bool:
+def copied(run: Run, name: str, tally: Tally, large: bool = False) -> bool:
     """Put a picture or a video where `load` looks for it. Without it the record is still worth having."""
     try:
         data = run.media.large(name) if large else run.media.get(name)

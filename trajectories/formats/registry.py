@@ -13,6 +13,7 @@ MODULES = {
     "jsonl": "agentenv.trajectories.formats.jsonl",
     "longvt": "agentenv.trajectories.formats.longvt",
     "qwen-messages": "agentenv.trajectories.formats.qwen_messages",
+    "tokens": "agentenv.trajectories.formats.tokens",
     "trl-sft": "agentenv.trajectories.formats.trl_sft",
 }
 """Module of each format; it holds it as `FORMAT`."""
