@@ -10,7 +10,7 @@ from typing import Any
 
 from agentenv.errors import ConfigError, UnknownNameError
 from agentenv.registry import load_object
-from agentenv.tools.web.engines.base import LiveEngine, SearchFailed
+from agentenv.tools.web.engines.base import ApiEngine, LiveEngine, SearchFailed
 
 ENGINES = {
     "brave": "agentenv.tools.web.engines.brave:Brave",
@@ -29,7 +29,7 @@ def make_engine(name: str, kind: str = "web", **options: Any) -> LiveEngine:
         name: "brave", "ddgs", "searxng", "serper" or "tavily". Keys are read from BRAVE_API_KEY, SERPER_API_KEY and
             TAVILY_API_KEY; the other two need none.
         kind: "web" for pages, "images" for pictures.
-        options: of the engine: `base_url`, `rate`, `patience`, `concurrency`; see `LiveEngine` and its class.
+        options: of the engine: `base_url`, `rate`, `patience`, `concurrency`; see `ApiEngine` and its class.
 
     Raises:
         UnknownNameError: there is no such engine.
@@ -45,4 +45,4 @@ def make_engine(name: str, kind: str = "web", **options: Any) -> LiveEngine:
     return engine
 
 
-__all__ = ["ENGINES", "LiveEngine", "SearchFailed", "make_engine"]
+__all__ = ["ENGINES", "ApiEngine", "LiveEngine", "SearchFailed", "make_engine"]

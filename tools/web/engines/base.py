@@ -6,6 +6,7 @@ import asyncio
 import html
 import os
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from agentenv.errors import ConfigError, InfrastructureError, ToolError
 from agentenv.media import MediaStore, media_store
 from agentenv.policy.http import Patience
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.answers import Fetched, FetchError
+from agentenv.tools.web.answers import Fetched
 from agentenv.tools.web.client import WebClient
 from agentenv.tools.web.guard import Guard
 from agentenv.tools.web.images import fetch_picture
@@ -53,21 +54,94 @@ class Call(Struct, frozen=True):
 
     path: str
     query: dict[str, str] = {}
-    headers: dict[str, str] = {}
     body: dict[str, Any] | None = None
 
 
-class LiveEngine:
-    """A `Retriever` over a search API. Subclasses say how a query is written and how the answer is read.
+class LiveEngine(ABC):
+    """A `Retriever` over a search engine that changes from day to day. Subclasses ask it and read its answers.
+
+    Args:
+        kind: "web" for pages, "images" for pictures with their pages.
+        patience: how long to try; between tries it waits as long as the service asks.
+        store: where pictures go; the process's store by default.
+        guard: which addresses pictures may be fetched from; they come from anywhere.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+
+    name: ClassVar[str] = ""
+    deterministic = False
+    most: ClassVar[int] = 20
+
+    def __init__(
+        self,
+        kind: str = "web",
+        *,
+        patience: Patience = PATIENCE,
+        store: MediaStore | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"{self.name} searches {', '.join(KINDS)}, not {kind!r}")
+        self.kind, self.patience, self.store = kind, patience, store
+        self.version = f"{kind}/1"
+        self._pictures = WebClient(guard or Guard())
+
+    @abstractmethod
+    async def ask(self, query: str, k: int) -> Any:
+        """The engine's answer, as it gives it.
+
+        Raises:
+            ToolError: the engine does not take this query.
+            SearchFailed: it did not answer usefully.
+        """
+
+    @abstractmethod
+    def read(self, answer: Any) -> list[Hit]:
+        """The hits of an answer; those of a picture search have its address in `meta["picture"]`."""
+
+    async def search(self, query: str, k: int) -> list[Hit]:
+        """See `Retriever.search`; errors as for `ask`."""
+        asked = " ".join(query.encode("utf-8", "ignore").decode().split())[:_LONGEST_QUERY]
+        if k < 1 or not asked:
+            return []
+        answer = await self.ask(asked, min(k, self.most))
+        try:
+            hits = self.read(answer)[:k]
+        except (AttributeError, TypeError, KeyError, ValueError):
+            raise SearchFailed(f"{self.name} answered in a form that is not its own") from None
+        return await self._shown(hits) if self.kind == "images" else hits
+
+    async def _shown(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits whose pictures could be fetched, each with its picture."""
+        found = await asyncio.gather(*(self._with_picture(hit) for hit in hits))
+        return [hit for hit in found if hit.image]
+
+    async def _with_picture(self, hit: Hit) -> Hit:
+        try:
+            picture = await fetch_picture(self._pictures, hit.meta["picture"], self.store or media_store())
+        except ToolError:  # of many pictures of the web some are gone, or are none
+            return hit
+        return replace(hit, image=picture.sha256)
+
+    async def close(self) -> None:
+        """Close the connections of this event loop."""
+        await self._pictures.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.kind}>"
+
+
+class ApiEngine(LiveEngine):
+    """An engine with an API. Subclasses say how a query is written and how an answer is read.
 
     Args:
         kind: "web" for pages, "images" for pictures with their pages.
         base_url: where the API is; the service's own by default.
-        rate: how often it is asked.
-        patience: how long to try; between tries it waits as long as the service asks.
+        rate: how often it is asked; None for no limit.
         concurrency: requests at once.
-        store: where pictures go; the process's store by default.
-        guard: which addresses pictures may be fetched from; they come from anywhere.
+        **options: as for `LiveEngine`.
 
     The key is read from the environment at each request and kept nowhere.
 
@@ -75,62 +149,34 @@ class LiveEngine:
         ConfigError: there is no such kind, or `base_url` is no address.
     """
 
-    name: ClassVar[str] = ""
-    deterministic = False
     base: ClassVar[str] = ""
     key_variable: ClassVar[str] = ""
-    most: ClassVar[int] = 20
-    kinds: ClassVar[tuple[str, ...]] = KINDS
 
     def __init__(
-        self,
-        kind: str = "web",
-        *,
-        base_url: str = "",
-        rate: Rate | None = None,
-        patience: Patience = PATIENCE,
-        concurrency: int = 256,
-        store: MediaStore | None = None,
-        guard: Guard | None = None,
+        self, kind: str = "web", *, base_url: str = "", rate: Rate | None = None, concurrency: int = 256, **options: Any
     ) -> None:
-        if kind not in self.kinds:
-            raise ConfigError(f"{self.name} searches {', '.join(self.kinds)}, not {kind!r}")
-        self.kind, self.store = kind, store
-        self.version = f"{kind}/1"
+        super().__init__(kind, **options)
         self._base = _address(self.name, base_url or self.base)
-        limits = {"patience": patience, "rate": rate, "concurrency": concurrency, "per_host": concurrency}
-        self._client = WebClient(None, redirects=0, max_bytes=_MAX_ANSWER, **limits)  # type: ignore[arg-type]
-        self._pictures = WebClient(guard or Guard())
+        self._client = WebClient(
+            None,
+            patience=self.patience,
+            rate=rate,
+            redirects=0,
+            concurrency=concurrency,
+            per_host=concurrency,
+            max_bytes=_MAX_ANSWER,
+        )
 
+    @abstractmethod
     def call(self, query: str, k: int) -> Call:
         """The request for the best `k` hits."""
-        raise TypeError(f"{type(self).__name__} says not how a query is written")
 
-    def read(self, answer: Any) -> list[Hit]:
-        """The hits of an answer; those of a picture search have its address in `meta["picture"]`."""
-        raise TypeError(f"{type(self).__name__} says not how an answer is read")
-
-    async def search(self, query: str, k: int) -> list[Hit]:
-        """See `Retriever.search`.
-
-        Raises:
-            ToolError: the engine does not take this query.
-            SearchFailed: it did not answer usefully.
-        """
-        asked = " ".join(query.encode("utf-8", "ignore").decode().split())[:_LONGEST_QUERY]
-        if k < 1 or not asked:
-            return []
-        answer = await self._asked(self.call(asked, min(k, self.most)))
-        try:
-            hits = self.read(answer)[:k]
-        except (AttributeError, TypeError, KeyError, ValueError):
-            raise SearchFailed(f"{self.name} answered in a form that is not its own") from None
-        return await self._shown(hits) if self.kind == "images" else hits
-
-    async def _asked(self, call: Call) -> Any:
+    async def ask(self, query: str, k: int) -> Any:
+        """See `LiveEngine.ask`."""
+        call = self.call(query, k)
         url = (self._base / call.path.lstrip("/")).with_query(call.query)
         body = None if call.body is None else msgspec.json.encode(call.body)
-        headers = {"Accept": "application/json", **call.headers, **self.credentials()}
+        headers = {"Accept": "application/json", **self.credentials()}
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
@@ -170,25 +216,10 @@ class LiveEngine:
             raise SearchFailed(f"{self.name} needs a key in the environment variable {self.key_variable}", True)
         return key
 
-    async def _shown(self, hits: Sequence[Hit]) -> list[Hit]:
-        """The hits whose pictures could be fetched, each with its picture."""
-        found = await asyncio.gather(*(self._with_picture(hit) for hit in hits))
-        return [hit for hit in found if hit.image]
-
-    async def _with_picture(self, hit: Hit) -> Hit:
-        try:
-            picture = await fetch_picture(self._pictures, hit.meta["picture"], self.store or media_store())
-        except (ToolError, FetchError):  # of many pictures of the web some are gone, or are none
-            return hit
-        return replace(hit, image=picture.sha256)
-
     async def close(self) -> None:
-        """Close the connections of this event loop."""
+        """See `LiveEngine.close`."""
         await self._client.close()
-        await self._pictures.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.kind}>"
+        await super().close()
 
 
 def _address(name: str, text: str) -> URL:

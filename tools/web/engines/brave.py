@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows
+from agentenv.tools.web.engines.base import ApiEngine, Call, address, hit, rows
 
 
-class Brave(LiveEngine):
-    """Pages and pictures by Brave's API; see `LiveEngine`."""
+class Brave(ApiEngine):
+    """Pages and pictures by Brave's API; see `ApiEngine`."""
 
     name = "brave"
     base = "https://api.search.brave.com"
     key_variable = "BRAVE_API_KEY"
 
     def call(self, query: str, k: int) -> Call:
-        """See `LiveEngine.call`."""
+        """See `ApiEngine.call`."""
         return Call(f"/res/v1/{self.kind}/search", {"q": query, "count": str(k)})
 
     def credentials(self) -> dict[str, str]:
-        """See `LiveEngine.credentials`."""
+        """See `ApiEngine.credentials`."""
         return {"X-Subscription-Token": self.key()}
 
     def read(self, answer: Any) -> list[Hit]:

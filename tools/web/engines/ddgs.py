@@ -38,7 +38,6 @@ class Ddgs(LiveEngine):
     """
 
     name = "ddgs"
-    base = "https://duckduckgo.com"
     most = 50
 
     def __init__(
@@ -65,17 +64,9 @@ class Ddgs(LiveEngine):
         self._threads = ThreadPoolExecutor(threads, "agentenv-ddgs")
         self._make: Callable[[], Any] = lambda: DDGS(proxy=proxy, timeout=10, verify=verify)
 
-    async def search(self, query: str, k: int) -> list[Hit]:
-        """See `Retriever.search`."""
-        asked = " ".join(query.encode("utf-8", "ignore").decode().split())[:400]
-        if k < 1 or not asked:
-            return []
-        hits = self.read(await self._tried(asked, min(k, self.most)))[:k]
-        return await self._shown(hits) if self.kind == "images" else hits
-
-    async def _tried(self, query: str, k: int) -> list[dict[str, Any]]:
+    async def ask(self, query: str, k: int) -> list[dict[str, Any]]:
         """Rows of ddgs, which reports every mishap, nothing found included, as the same exception."""
-        patience = self._client.patience
+        patience = self.patience
         ends = time.monotonic() + patience.deadline
         loop = asyncio.get_running_loop()
         found: list[dict[str, Any]] | str = "not asked"

@@ -11,23 +11,23 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, SearchFailed, address, hit, rows
+from agentenv.tools.web.engines.base import ApiEngine, Call, SearchFailed, address, hit, rows
 
 
-class SearXNG(LiveEngine):
-    """Pages and pictures by a SearXNG instance; see `LiveEngine`."""
+class SearXNG(ApiEngine):
+    """Pages and pictures by a SearXNG instance; see `ApiEngine`."""
 
     name = "searxng"
     base = "http://127.0.0.1:8888"
     most = 100
 
     def call(self, query: str, k: int) -> Call:
-        """See `LiveEngine.call`."""
+        """See `ApiEngine.call`."""
         category = "images" if self.kind == "images" else "general"
         return Call("/search", {"q": query, "format": "json", "categories": category, "pageno": "1"})
 
     def refusal(self) -> str:
-        """See `LiveEngine.refusal`."""
+        """See `ApiEngine.refusal`."""
         return "its settings.yml must have search.formats: [html, json]"
 
     def read(self, answer: Any) -> list[Hit]:

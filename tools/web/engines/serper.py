@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows
+from agentenv.tools.web.engines.base import ApiEngine, Call, address, hit, rows
 
 
-class Serper(LiveEngine):
-    """Pages and pictures by Serper's API; see `LiveEngine`."""
+class Serper(ApiEngine):
+    """Pages and pictures by Serper's API; see `ApiEngine`."""
 
     name = "serper"
     base = "https://google.serper.dev"
@@ -17,11 +17,11 @@ class Serper(LiveEngine):
     most = 100
 
     def call(self, query: str, k: int) -> Call:
-        """See `LiveEngine.call`."""
+        """See `ApiEngine.call`."""
         return Call("/images" if self.kind == "images" else "/search", body={"q": query, "num": k})
 
     def credentials(self) -> dict[str, str]:
-        """See `LiveEngine.credentials`."""
+        """See `ApiEngine.credentials`."""
         return {"X-API-KEY": self.key()}
 
     def read(self, answer: Any) -> list[Hit]:

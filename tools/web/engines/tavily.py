@@ -7,25 +7,25 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.tools.search.types import Hit
-from agentenv.tools.web.engines.base import Call, LiveEngine, address, hit, rows, words
+from agentenv.tools.web.engines.base import ApiEngine, Call, address, hit, rows, words
 from agentenv.tools.web.readable import one_line
 
 
-class Tavily(LiveEngine):
-    """Pages and pictures by Tavily's API; see `LiveEngine`."""
+class Tavily(ApiEngine):
+    """Pages and pictures by Tavily's API; see `ApiEngine`."""
 
     name = "tavily"
     base = "https://api.tavily.com"
     key_variable = "TAVILY_API_KEY"
 
     def call(self, query: str, k: int) -> Call:
-        """See `LiveEngine.call`."""
+        """See `ApiEngine.call`."""
         pictures = self.kind == "images"
         more = {"include_images": True, "include_image_descriptions": True} if pictures else {}
         return Call("/search", body={"query": query, "max_results": k, "search_depth": "basic", **more})
 
     def credentials(self) -> dict[str, str]:
-        """See `LiveEngine.credentials`."""
+        """See `ApiEngine.credentials`."""
         return {"Authorization": f"Bearer {self.key()}"}
 
     def read(self, answer: Any) -> list[Hit]:
