@@ -175,6 +175,27 @@ def test_plain_data_that_a_tool_is_bound_to_is_part_of_the_question(tmp_path: Pa
     assert len({record.messages[-2].text for record in run}) == 2
 
 
+async def test_two_cassettes_of_one_folder_wait_for_each_other(tmp_path: Path) -> None:
+    oracle = Oracle(0.05)
+    call = ToolCall("1", "look_up", "{}", {"query": "q"})
+    with Cassette(tmp_path / "tape") as one, Cassette(tmp_path / "tape") as two:
+        results = await asyncio.gather(*(tape.arun(oracle.tool(), call, {}) for tape in (one, two, one, two)))
+    assert oracle.asked == ["q"]
+    assert sorted(result.cache for result in results) == ["hit", "hit", "hit", "miss"]
+
+
+def test_a_file_that_breaks_is_the_infrastructures_fault(tmp_path: Path) -> None:
+    with Cassette(tmp_path / "tape") as tape:
+        connection = sqlite3.connect(tmp_path / "tape" / "cassette.sqlite")
+        connection.execute("DROP TABLE recordings")
+        connection.close()
+        with pytest.raises(StoreError, match="failed"):
+            tape.shelf.newest("0" * 64)
+        with pytest.raises(StoreError, match="failed"):
+            tape.shelf.add(asked(Oracle().tool(), ToolCall("1", "look_up", "{}", {"query": "q"}), {}, None),
+                           ToolResult("1", "look_up", ()), lasting=True)  # fmt: skip
+
+
 def test_lasting_errors_are_cached_for_a_while(tmp_path: Path) -> None:
     failing = Oracle(fail=ToolErrorKind.FAILED)
     played(failing, tmp_path / "tape", "cache", "about {}")

@@ -330,6 +330,18 @@ async def test_ddgs_finds_pages(tmp_path: Path) -> None:
         await made.close()
 
 
+def test_ddgs_names_pictures_its_own_way() -> None:
+    row = {
+        "title": "A cat",
+        "image": "https://e.org/c.png",
+        "thumbnail": "",
+        "url": "https://e.org/a",
+        "source": "B",
+    }
+    (hit,) = make_engine("ddgs", "images").read([row, {"title": "no address"}])
+    assert (hit.url, hit.text, hit.meta) == ("https://e.org/a", "B", {"picture": "https://e.org/c.png"})
+
+
 async def test_ddgs_tries_again_and_then_says_that_it_failed(tmp_path: Path) -> None:
     answers = iter([(403, "no"), (200, DUCK)])
     async with duck(tmp_path, lambda: next(answers, (403, "no"))) as (proxy, asked):

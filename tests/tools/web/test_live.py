@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
 
 import agentenv
-from agentenv.errors import DataError, MissingExtraError, ToolError, ToolErrorKind
+from agentenv.errors import DataError, MissingExtraError, ToolError, ToolErrorKind, WorkerError
 from agentenv.media import MediaStore, media_store
 from agentenv.tools.web import CorpusPages, Link, LivePages, Page, Reader, WebClient, fetch_picture, web_fetch_tool
 from agentenv.tools.web.live import kind_of
@@ -250,6 +251,53 @@ def test_a_missing_package_is_named() -> None:
     assert [line.split()[0] for line in lines] == ["MissingExtraError"] * 4
     assert "agentenv-gym[pages]" in lines[2]
     assert str(MissingExtraError("x", "search", "y"))
+
+
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        ("selectolax.lexbor", lambda: read_html(b"<p>x</p>", "https://e.org/")),
+        ("html_to_markdown", lambda: read_html(b"<p>x</p>", "https://e.org/")),
+        ("pypdf", lambda: read_pdf(b"%PDF-1.7")),
+        ("protego", lambda: LivePages()),
+        ("selectolax", lambda: LivePages()),
+    ],
+)
+def test_packages_that_are_missing_are_named(
+    module: str, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    if module == "selectolax":
+        monkeypatch.setattr("agentenv.tools.web.live.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'agentenv-gym\[(search|pages)\]'"):
+        work()
+
+
+def test_a_page_is_read_without_the_second_opinion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    page = b"<html><body>" + b"<script>var a = 1;</script>" * 200 + b"<p>short</p></body></html>"
+    assert read_html(page, "https://e.org/").text == "short"
+
+
+async def test_a_process_that_cannot_be_started_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(1)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(WorkerError, match="no reading process could be started"):
+        await reader.read("html", b"<p>x</p>", "https://e.org/")
+    reader.close()
+
+
+def test_a_forked_child_starts_readers_of_its_own() -> None:
+    reader = Reader(1, 5.0)
+    asyncio.run(reader.read("html", b"<p>x</p>", "https://e.org/"))
+    worker = reader._idle[0]
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        reader._after_fork()
+        os._exit(0 if reader._idle == [] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert worker.usable
+    reader.close()
 
 
 async def test_the_event_loop_goes_on_while_a_document_is_read() -> None:
