@@ -53,10 +53,11 @@ def encode(
     aspect: Fraction | None = None,
     tick: Fraction = TICK,
     mux: dict[str, str] | None = None,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> bytes:
     """A video whose frame k is numbered k and shown at `times[k]`."""
     with NamedTemporaryFile() as file:
-        _encode(file.name, times, format, codec, options, pix_fmt, keyint, bframes, offset, aspect, tick, mux)
+        _encode(file.name, times, format, codec, options, pix_fmt, keyint, bframes, offset, aspect, tick, mux, size)
         return file.read()
 
 
@@ -73,10 +74,11 @@ def _encode(
     aspect: Fraction | None,
     tick: Fraction,
     mux: dict[str, str] | None,
+    size: tuple[int, int],
 ) -> None:
     with av.open(name, "w", format=format, options=mux or {}) as out:
         stream: Any = out.add_stream(codec, rate=25, options={**_FAST.get(codec, {}), **(options or {})})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = stream.time_base = tick
         stream.codec_context.gop_size = keyint
         if bframes:
@@ -84,7 +86,7 @@ def _encode(
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         for k, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture(k), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture(k, *size), format="rgb24")
             frame.pts, frame.time_base = round(time / tick) + offset, tick
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -199,7 +201,7 @@ _FILES: dict[str, Callable[[], tuple[bytes, Truth]]] = {
     "vp9": _made(_STEADY[:60], format="webm", codec="libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"}),
     "av1": _made(_STEADY[:60], codec="libsvtav1", options={"preset": "12", "svtav1-params": "keyint=25"}, bframes=0),
     "10 bit": _made(_STEADY[:100], pix_fmt="yuv420p10le"),
-    "4:4:4": _made(_STEADY[:100], pix_fmt="yuv444p"),
+    "4:4:4": _made(_STEADY[:100], pix_fmt="yuv444p", size=(161, 97)),
     "avi": _made(_STEADY[:100], format="avi", codec="mpeg4", bframes=0, tick=Fraction(1, 25)),
 }
 NAMES = tuple(_FILES)

@@ -149,6 +149,26 @@ def test_no_descriptor_and_no_flight_is_left(pool: DecodePool) -> None:
     assert not reader._BOOK.flights
 
 
+def test_hundreds_of_clips_leave_nothing_behind() -> None:
+    """One process, which is never replaced, and no cache; ten thousand are among the figures of tests/bench."""
+    own = DecodePool(1, 20.0, recycle=1 << 30)
+    world = World(own, cache_bytes=0)
+
+    def held() -> tuple[int, int, int]:
+        (worker,) = own.processes()
+        files = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", worker)]
+        return files[0], files[1], int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
+
+    for number in range(400):
+        world.numbers([number % 9, number % 9 + 0.5], Shape(32, 20, "RGB"))
+        if number == 100:
+            before = held()
+    after = held()
+    assert (after[0] <= before[0] + 1, after[1]) == (True, before[1])
+    assert after[2] < before[2] + (8 << 20)
+    own.close()
+
+
 def test_a_failure_reaches_all_who_asked_for_the_same(pool: DecodePool) -> None:
     world = World(pool)
     world.reader.info(world.sha)
