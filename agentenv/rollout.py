@@ -9,10 +9,11 @@ import asyncio
 import gc
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
 
 logger = logging.getLogger("agentenv")
+
+_SLOW_SECONDS = 0.05  # that making a task may hold up the event loop
 
 
 class Progress(Protocol):
@@ -220,17 +223,32 @@ class _Many:
     attempts: int
     give_up_after: int
     failures: int = 0
+    slow: bool = False
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def work(self) -> None:
         """Play jobs until none is left."""
         env = self.env.clone()
-        for played, (task, sample) in enumerate(self.jobs):
+        played = 0
+        while (job := await self._job()) is not None:
+            task, sample = job
             record = await self._attempt(env, task, sample)
             self.groups.add(task, record)
-            if played % 16 == 15:
+            played += 1
+            if played % 16 == 0:
                 # An instant policy never waits: without this the loop would serve nobody else, Ctrl-C included.
                 await asyncio.sleep(0)
         env.close()
+
+    async def _job(self) -> Job | None:
+        """The next job. Tasks that take long to make (a film is encoded) are made beside the loop, one at a time."""
+        if self.slow:
+            async with self.drawing:
+                return await asyncio.to_thread(next, self.jobs, None)
+        started = time.perf_counter()
+        job = next(self.jobs, None)
+        self.slow = time.perf_counter() - started > _SLOW_SECONDS
+        return job
 
     async def _attempt(self, env: Env, task: Task, sample: int) -> Trajectory:
         attempt = 0

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -344,3 +346,21 @@ def test_limits_hold_in_a_rollout() -> None:
     env = sums(limits=Limits(turns=2), tools=(add,))
     records = many(env, Calls(lambda observation: call(a=1, b=1)))
     assert {(r.stop_reason, len(r.calls)) for r in records} == {("max_turns", 2)}
+
+
+def test_tasks_that_take_long_to_make_are_made_beside_the_loop() -> None:
+    made_by: list[int] = []
+
+    def make(number: int, seconds: float) -> Task:
+        time.sleep(seconds)
+        made_by.append(threading.get_ident())
+        return sum_task(number)
+
+    for seconds in (0.1, 0.0):
+        made_by.clear()
+        records: list[Trajectory] = []
+        jobs = ((make(number, seconds), 0) for number in range(6))
+        asyncio.run(play_many(sums(), make_policy("reference"), jobs, records.append, concurrency=3))
+        assert sorted(record.task.id for record in records) == [f"sum-{number}" for number in range(6)]
+        beside = [ident != threading.get_ident() for ident in made_by]
+        assert beside == ([False] + [True] * 5 if seconds else [False] * 6)
