@@ -49,6 +49,8 @@ _ENVIRONMENTS = (
     ("jigsaw", "Pictures cut and shuffled, to be put in order (Jigsaw-R1)", "image"),
     ("video", "Short moments of long videos, found by looking at clips of them", "video"),
     ("search", "Questions that must be looked up, over an offline corpus of real facts", "search"),
+    ("mm-search", "Emblems in pictures, found out by searching with a part of the picture, then by text", "search"),
+    ("geo", "Where was this picture taken: signs to zoom to, an emblem to search with", "search"),
 )
 _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),
@@ -61,7 +63,10 @@ _PRESETS = (
     ("thyme", "Thyme: Python code that crops and computes, run in a sandbox", "image"),
 )
 _BUILT_IN = (
-    *(Registration(id, f"agentenv.envs.{id}:{id}", about, extra=extra) for id, about, extra in _ENVIRONMENTS),
+    *(
+        Registration(id, "agentenv.envs.{0}:{0}".format(id.replace("-", "_")), about, extra=extra)
+        for id, about, extra in _ENVIRONMENTS
+    ),
     *(
         Registration(id, "agentenv.envs.presets.{0}:{0}".format(id.replace("-", "_")), about, preset=True, extra=extra)
         for id, about, extra in _PRESETS

@@ -114,6 +114,14 @@ class Atlas:
             count[town.country, town.state, town.name] += 1
         return tuple(t for t in self.towns if t.state and t.population and count[t.country, t.state, t.name] == 1)
 
+    @cached_property
+    def _largest(self) -> frozenset[int]:
+        return frozenset(state.towns[0].id for state in self.states)
+
+    def first(self, town: Town) -> bool:
+        """Whether a town is the one with the most inhabitants in its division."""
+        return town.id in self._largest
+
     def capital(self, country: Country) -> Town | None:
         """The town that is the country's capital."""
         return self.by_id.get(country.capital_id)

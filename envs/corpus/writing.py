@@ -67,11 +67,13 @@ def coordinates(town: Town) -> str:
 def town_document(places: Atlas, town: Town) -> Hit:
     lines = [
         f"{town.name} is a populated place in {where(places, town)}.",
-        f"It has {town.population:,} inhabitants." if town.population else "Its number of inhabitants is not known.",
+        f"{town.name} has {town.population:,} inhabitants." if town.population else "Its inhabitants are not counted.",
         f"Its coordinates are {coordinates(town)}; its time zone is {town.timezone}.",
     ]
     if places.countries[town.country].capital_id == town.id:
         lines.insert(1, f"{town.name} is the capital of {places.countries[town.country].name}.")
+    if places.first(town):
+        lines.insert(1, f"{town.name} is the largest populated place of {town.state}.")
     if town.names:
         lines.append(f"It is also written {', '.join(town.names)}.")
     url = f"{SITE}/{town.country.lower()}/town/{town.id}"

@@ -30,10 +30,15 @@ _FIELDS = ("question", "answer", "id")
 
 def _qa(id: str, question: Any, answer: Any, metadata: dict[str, Any], evidence: dict[str, Any] | None = None) -> Task:
     said = as_text(question, "question").strip()
-    return Task(id, (Text(said),), _answers(answer), evidence or {}, metadata={**metadata, "answer_type": "text"})
+    return Task(id, (Text(said),), listed_answers(answer), evidence or {}, metadata={**metadata, "answer_type": "text"})
 
 
-def _answers(value: Any) -> str | list[str]:
+def listed_answers(value: Any) -> str | list[str]:
+    """An answer, or several of which one must be said.
+
+    Raises:
+        DataError: it is empty.
+    """
     if isinstance(value, (list, tuple)):
         several = list(dict.fromkeys(as_answer(one) for one in value))
         if not several:

@@ -62,9 +62,17 @@ Ask = Callable[[Random, Atlas], "Asked | None"]
 def town_hop(places: Atlas, town: Town, fact: str = "") -> Hop:
     """Finds a town by its name and place; by default for its inhabitants."""
     query = f"{town.name}, {where(places, town)}"
-    if places.countries[town.country].capital_id == town.id:  # capitals have many namesakes, and longer documents
+    if places.countries[town.country].capital_id == town.id:  # large towns have many namesakes, and longer documents
         query += f": {town.name} is the capital of {places.countries[town.country].name}"
+    elif places.first(town):
+        query += f": {town.name} is the largest populated place of {town.state}"
     return Hop(query, town_id(town), fact or f"{town.population:,}")
+
+
+def largest_hop(places: Atlas, town: Town, fact: str) -> Hop:
+    """Finds the largest town of a division by what the division's document says of it."""
+    query = f"{town.name} with {town.population:,} inhabitants, {where(places, town)}"
+    return Hop(query, town_id(town), fact)
 
 
 def country_hop(country: Country, fact: str = "") -> Hop:
@@ -160,7 +168,7 @@ def largest_latitude(rng: Random, places: Atlas) -> Asked | None:
         f" a first-level division of {country}?"
     )
     first = Hop(f"{state.name}, first-level division of {country}", state_id(state.country, state.name), town.name)
-    hops = (first, town_hop(places, town, f"{town.latitude:.4f}"))
+    hops = (first, largest_hop(places, town, f"{town.latitude:.4f}"))
     return Asked(text, f"{town.latitude:.4f}", "number", hops, town_id(town))
 
 

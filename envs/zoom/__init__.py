@@ -10,23 +10,19 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
-from agentenv.dialects import neutralise
 from agentenv.env import Env
 from agentenv.envs.rewards import best_iou, evidence_seen, judged
 from agentenv.envs.zoom.answers import zoom_match
 from agentenv.envs.zoom.datasets import DATASETS, from_columns
 from agentenv.envs.zoom.tasks import zoom_tasks
-from agentenv.envs.zoom.toolbox import Rules, Shown, image_tools, zoom_steps
+from agentenv.envs.zoom.toolbox import Rules, Shown, as_shown, image_tools, zoom_steps
 from agentenv.errors import UnknownNameError, UsageError
-from agentenv.media import decode_cache, media_store
 from agentenv.policy import Policy
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
-from agentenv.tools.image import Frame, Output, first_view
-from agentenv.types import Image, Part, Task, Text
+from agentenv.tools.image import Frame, Output
+from agentenv.types import Task
 
 SCENES = "scenes"
 SYSTEM = (
@@ -115,7 +111,8 @@ def zoom(
     view = None if first_view is None else Output(max_side=first_view, max_pixels=first_view**2)
 
     def ask(task: Task) -> Task:
-        return _asked(task, view, place, "image_zoom" in named)
+        steps = (lambda ready, target: zoom_steps(ready, target, place)) if "image_zoom" in named else None
+        return as_shown(task, view, steps)
 
     return Env(
         id="zoom",
@@ -161,31 +158,3 @@ def _tasks(
     if not Path(source).exists() and "." not in source:
         raise UnknownNameError("source of zoom tasks", source, (SCENES, *(f"{known}:PATH" for known in DATASETS)))
     return from_columns(source, columns, on_error=on_error)
-
-
-def _asked(task: Task, view: Output | None, frame: Frame, steps: bool) -> Task:
-    """The task as it is asked: images reduced and named, control text made harmless, and the expert's steps."""
-    parts: list[Part] = []
-    images: list[Image] = []
-    for part in task.prompt:
-        if isinstance(part, Image):
-            shown = part if view is None else first_view(media_store(), decode_cache(), part, view)
-            images.append(replace(shown, handle=f"image_{len(images) + 1}"))
-            parts += [images[-1], Text(_caption(part, images[-1]))]
-        else:
-            parts.append(Text(neutralise(part.text)[0]) if isinstance(part, Text) else part)
-    if not images:
-        raise UsageError(f"task {task.id!r} has no image to zoom into")
-    evidence = task.evidence
-    if steps and evidence.get("boxes") and "steps" not in evidence:
-        named = {image.handle: image for image in images}
-        target = named.get(str(evidence.get("image", "image_1")), images[0])
-        evidence = {**evidence, "steps": zoom_steps(task, target, frame)}
-    return replace(task, prompt=tuple(parts), evidence=evidence)
-
-
-def _caption(original: Image, shown: Image) -> str:
-    size = f"{original.width} x {original.height} pixels"
-    if (original.width, original.height) == (shown.width, shown.height):
-        return f"\n{shown.handle}: {size}.\n"
-    return f"\n{shown.handle}: {size}, shown reduced to {shown.width} x {shown.height}.\n"

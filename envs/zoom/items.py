@@ -84,7 +84,26 @@ class Board(Struct, frozen=True, tag="board"):
         return self.columns * wide + 0.4, len(self.cells) // self.columns * high + 0.4
 
 
-Item = Union[Sign, Tray, Board]
+class Own(Struct, frozen=True):
+    """An item that draws itself: what other environments put into scenes. Subclasses are plain data with tags."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height in em."""
+        return (1.0, 1.0)
+
+    def draw(self, unit: float, contrast: float) -> Picture:
+        """The item as an RGBA picture, `unit` pixels an em."""
+        from PIL import Image
+
+        return Image.new("RGBA", (math.ceil(self.size[0] * unit), math.ceil(self.size[1] * unit)))
+
+
+Item = Union[Sign, Tray, Board, Own]
 FIGURE_PITCH = 1.3
 _FIGURE_RADIUS = 0.33
 
@@ -176,20 +195,23 @@ def paint(item: Item, em: float, contrast: float, angle: float) -> Picture:
 
     unit = em * _SUPER
     wide, high = item.size
-    patch = Image.new("RGBA", (math.ceil(wide * unit), math.ceil(high * unit)), (*_ground(item), 0))
-    pen = ImageDraw.Draw(patch)
-    if isinstance(item, Sign):
-        _sign(pen, item, unit, contrast)
-    elif isinstance(item, Tray):
-        _tray(pen, item, unit, contrast)
+    if isinstance(item, Own):
+        patch = item.draw(unit, contrast)
     else:
-        _board(pen, item, unit, contrast)
+        patch = Image.new("RGBA", (math.ceil(wide * unit), math.ceil(high * unit)), (*_ground(item), 0))
+        pen = ImageDraw.Draw(patch)
+        if isinstance(item, Sign):
+            _sign(pen, item, unit, contrast)
+        elif isinstance(item, Tray):
+            _tray(pen, item, unit, contrast)
+        else:
+            _board(pen, item, unit, contrast)
     if angle:
         patch = patch.rotate(angle, Image.Resampling.BICUBIC, expand=True)
     return patch.reduce(_SUPER)
 
 
-def _ground(item: Item) -> Rgb:
+def _ground(item: Sign | Tray | Board) -> Rgb:
     return (96, 84, 72) if isinstance(item, Board) else COLOURS[item.fill]
 
 

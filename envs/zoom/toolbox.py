@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from agentenv.errors import UnknownNameError
+from msgspec.structs import replace
+
+from agentenv.dialects import neutralise
+from agentenv.errors import UnknownNameError, UsageError
+from agentenv.media import decode_cache, media_store
 from agentenv.spec import settings
 from agentenv.tool import Tool
 from agentenv.tools.image import (
     CropRules,
     Frame,
     Output,
+    first_view,
     image_draw_tool,
     image_grid_tool,
     image_info_tool,
@@ -19,10 +24,11 @@ from agentenv.tools.image import (
     image_zoom_tool,
     view_of,
 )
-from agentenv.types import Image, Task
+from agentenv.types import Image, Part, Task, Text
 
 Rules = CropRules | Mapping[str, Any] | None
 Shown = Output | Mapping[str, Any] | None
+Steps = Callable[[Task, Image], list[dict[str, Any]]]
 
 NAMES = ("image_zoom", "image_rotate", "image_grid", "image_info", "image_draw")
 ZOOM_RULES = CropRules(min_side=28, max_aspect=100.0)
@@ -94,3 +100,41 @@ def _roomy(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, 
     room = _CONTEXT * min(box[2] - box[0], box[3] - box[1]) + _LEAST_ROOM * max(size)
     left, top = max(0, round(box[0] - room)), max(0, round(box[1] - room))
     return left, top, min(size[0], round(box[2] + room)), min(size[1], round(box[3] + room))
+
+
+def as_shown(task: Task, view: Output | None, steps: Steps | None) -> Task:
+    """The task as it is asked: images reduced and named, control text made harmless, and the expert's steps.
+
+    Args:
+        task: its prompt holds originals.
+        view: size of the first views; None for the pictures as they are.
+        steps: makes the steps of a task that has evidence boxes and no steps yet, given the image that they lie in;
+            None where the policy cannot take any.
+
+    Raises:
+        UsageError: the task has no image.
+    """
+    parts: list[Part] = []
+    images: list[Image] = []
+    for part in task.prompt:
+        if isinstance(part, Image):
+            shown = part if view is None else first_view(media_store(), decode_cache(), part, view)
+            images.append(replace(shown, handle=f"image_{len(images) + 1}"))
+            parts += [images[-1], Text(_caption(part, images[-1]))]
+        else:
+            parts.append(Text(neutralise(part.text)[0]) if isinstance(part, Text) else part)
+    if not images:
+        raise UsageError(f"task {task.id!r} has no image to look at")
+    evidence = task.evidence
+    if steps is not None and evidence.get("boxes") and "steps" not in evidence:
+        named = {image.handle: image for image in images}
+        target = named.get(str(evidence.get("image", "image_1")), images[0])
+        evidence = {**evidence, "steps": steps(task, target)}
+    return replace(task, prompt=tuple(parts), evidence=evidence)
+
+
+def _caption(original: Image, shown: Image) -> str:
+    size = f"{original.width} x {original.height} pixels"
+    if (original.width, original.height) == (shown.width, shown.height):
+        return f"\n{shown.handle}: {size}.\n"
+    return f"\n{shown.handle}: {size}, shown reduced to {shown.width} x {shown.height}.\n"

@@ -61,10 +61,11 @@ def test_what_a_document_says() -> None:
     old = town_document(places, towns[0])
     assert old.title == "Old, East, Aland"
     assert old.text == (
-        "Old is a populated place in East, Aland. Old is the capital of Aland. It has 1,200 inhabitants. Its"
-        " coordinates are 1.5000, -2.0000; its time zone is Europe/Old. It is also written Алт."
+        "Old is a populated place in East, Aland. Old is the largest populated place of East. Old is the capital of"
+        " Aland. Old has 1,200 inhabitants. Its coordinates are 1.5000, -2.0000; its time zone is Europe/Old. It is"
+        " also written Алт."
     )
-    assert "not known" in town_document(places, towns[1]).text
+    assert "not counted" in town_document(places, towns[1]).text
     land = country_document(places, lands["AA"]).text
     for fact in ("capital of Aland is Old", "3,456 inhabitants", "borders Bland", "Dollar (AAD)", "is 99.", "is .aa."):
         assert fact in land

@@ -1,0 +1,348 @@
+"""Where was it taken: a place read out of an answer, the 4/2/1 hierarchy, distances, and GeoVista's shaping terms.
+
+A task's place is `task.metadata["place"]`: country, state, city, lat, lng, each as far as it is known, and `names`,
+other spellings by level. Source of the formulas: GeoVista (arXiv 2511.15705), Eq. 4 and `verl/utils/reward_score`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from agentenv.envs.rewards.answers import TOO_LONG, normal
+from agentenv.trajectory import Trajectory
+from agentenv.types import Table, Task
+
+EARTH_KM = 6371.0088
+"""Mean radius of the Earth (IUGG); GeoBench's `utils_geocode.py` has the same."""
+
+LEVELS = ("country", "state", "city")
+Mode = Literal["strict", "upstream"]
+
+_KEYS = {
+    "country": ("country", "nation"),
+    "state": ("state", "province", "region", "division", "state_or_province", "province_or_state"),
+    "city": ("city", "town", "place", "locality"),
+    "lat": ("lat", "latitude"),
+    "lng": ("lng", "lon", "long", "longitude"),
+}
+_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\**$", re.MULTILINE)
+_PAIR = re.compile(
+    r"(?<![\d.])([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([NS])?\s*[,;/ ]\s*"
+    r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([EW])?(?![\d.])",
+    re.IGNORECASE,
+)
+
+
+class Guess(Struct, frozen=True):
+    """What an answer says of the place; "" and None for what it does not say. `text` is the whole answer, to search."""
+
+    country: str = ""
+    state: str = ""
+    city: str = ""
+    lat: float | None = None
+    lng: float | None = None
+    text: str = ""
+
+
+# ---- distances -------------------------------------------------------------------------------------------------------
+
+
+def haversine(a: Sequence[float], b: Sequence[float]) -> float:
+    """Great-circle distance in kilometres of two points (latitude, longitude) in degrees.
+
+    >>> round(haversine((52.52, 13.405), (48.8566, 2.3522)))
+    877
+    """
+    (lat1, lng1), (lat2, lng2) = (map(math.radians, point) for point in (a, b))
+    square = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lng2 - lng1) / 2) ** 2
+    return 2 * EARTH_KM * math.asin(math.sqrt(min(1.0, max(0.0, square))))
+
+
+FARTHEST_KM = math.pi * EARTH_KM
+"""Half the Earth's circumference: the distance that an answer without coordinates counts as, where it must count."""
+
+
+def median_km(distances: Iterable[float | None], mode: Mode = "strict") -> float | None:
+    """The median of distances; one that is not known counts as `FARTHEST_KM`. None without any.
+
+    "strict" is the usual median; "upstream" the element at ceil(n / 2) - 1, the lower of the two in the middle, which
+    is what GeoBench reports (where what is not known becomes the distance to a fixed town).
+    """
+    known = sorted(FARTHEST_KM if one is None else float(one) for one in distances)
+    if not known:
+        return None
+    low, high = known[math.ceil(len(known) / 2) - 1], known[len(known) // 2]
+    return low if mode == "upstream" else (low + high) / 2
+
+
+def share_within(distances: Iterable[float | None], km: float = 3.0) -> float | None:
+    """The share of distances below `km`, what is not known among the rest; None without any."""
+    known = list(distances)
+    return sum(one is not None and one < km for one in known) / len(known) if known else None
+
+
+# ---- reading an answer -----------------------------------------------------------------------------------------------
+
+
+def read_place(text: str | None) -> Guess:
+    """The place that an answer gives: as a JSON object, as lines "Country: ...", or in prose. Never raises.
+
+    Coordinates stand in fields of their own, or as a pair "48.86, 2.35" or "48.86 N, 2.35 E" of which at least one
+    number has a decimal point.
+    """
+    if text is None or len(text) > 20 * TOO_LONG:
+        return Guess()
+    fields = _fields(text)
+    found = {level: next((fields[key] for key in _KEYS[level] if fields.get(key)), "") for level in _KEYS}
+    lat, lng = _degrees(found["lat"], 90), _degrees(found["lng"], 180)
+    if lat is None or lng is None:
+        lat, lng = _pair(str(fields.get("coordinates", "")) or text)
+    return Guess(found["country"], found["state"], found["city"], lat, lng, text)
+
+
+def _fields(text: str) -> dict[str, str]:
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end:
+        try:
+            said = json.loads(text[start : end + 1])
+        except (ValueError, RecursionError):
+            said = None
+        if isinstance(said, dict):
+            return {_key(str(key)): _cell(value) for key, value in said.items()}
+    return {_key(found[1]): found[2] for found in _FIELD.finditer(text[:4000])}
+
+
+def _key(text: str) -> str:
+    return "_".join(text.casefold().split())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _degrees(text: str, most: float) -> float | None:
+    found = re.search(r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([NSEW])?", text or "", re.IGNORECASE)
+    return _signed(found[1], found[2], most) if found else None
+
+
+def _signed(number: str, side: str | None, most: float) -> float | None:
+    value = float(number.replace("\u2212", "-"))
+    if side and side.upper() in "SW":
+        value = -abs(value)
+    return value if abs(value) <= most else None
+
+
+def _pair(text: str) -> tuple[float | None, float | None]:
+    for found in _PAIR.finditer(text[:4000]):
+        if "." in found[1] or "." in found[3]:
+            lat, lng = _signed(found[1], found[2], 90), _signed(found[3], found[4], 180)
+            if lat is not None and lng is not None:
+                return lat, lng
+    return None, None
+
+
+# ---- levels ----------------------------------------------------------------------------------------------------------
+
+
+def plain(text: str) -> str:
+    """A name for comparing: `rewards.normal`, and without marks on its letters."""
+    bare = unicodedata.normalize("NFKD", normal(text))
+    return "".join(letter for letter in bare if not unicodedata.combining(letter))
+
+
+def levels(text: str | None, place: Mapping[str, Any], mode: Mode = "strict") -> dict[str, bool]:
+    """Which levels of a place an answer gets right: country, state, city; levels that the place lacks are left out.
+
+    "strict" reads the fields of the answer (all of the answer where it names none of them) and nests downwards: a level
+    counts only where no level above it is named wrong, so that "Paris, Texas, USA" is no Paris in France. "upstream"
+    looks for the names anywhere in the answer and nests upwards, as GeoVista's rule matcher does: the right city makes
+    state and country right, whatever else is said.
+    """
+    guess = read_place(text)
+    known = [level for level in LEVELS if place.get(level)]
+    if mode == "upstream":
+        found = {level: _said(guess.text, _names(place, level)) for level in known}
+        for number, level in enumerate(known):
+            found[level] = any(found[deeper] for deeper in known[number:])
+        return found
+    fields = {level: str(getattr(guess, level)) for level in LEVELS}
+    bare = not any(fields.values())
+    right: dict[str, bool] = {}
+    clean = True
+    for level in known:
+        said = guess.text if bare else fields[level]
+        right[level] = clean and (_said(said, _names(place, level)) if bare else _same(said, _names(place, level)))
+        clean = clean and (right[level] or not said)
+    return right
+
+
+def _names(place: Mapping[str, Any], level: str) -> list[str]:
+    others = (place.get("names") or {}).get(level) or ()
+    return [name for name in (plain(str(one)) for one in (place[level], *others)) if name]
+
+
+def _same(said: str, names: Sequence[str]) -> bool:
+    """Whether a field is one of the names, perhaps with something in brackets or behind a comma."""
+    whole = plain(said)
+    first = plain(re.split(r"[,(;/]", said)[0])
+    return bool(whole) and (whole in names or first in names)
+
+
+def _said(text: str, names: Sequence[str]) -> bool:
+    padded = f" {plain(text)} "
+    return any(f" {name} " in padded for name in names)
+
+
+# ---- rewards ---------------------------------------------------------------------------------------------------------
+
+
+def hierarchy(right: Mapping[str, bool], beta: float = 2.0) -> float:
+    """Beta squared for the city, else beta for the state, else 1 for the country, else 0. Source: GeoVista, Eq. 4."""
+    return next((beta**power for power, level in ((2, "city"), (1, "state"), (0, "country")) if right.get(level)), 0.0)
+
+
+Score = Callable[[Task, Trajectory], "float | None"]
+
+
+def geo_reward(beta: float = 2.0, mode: Mode = "strict", scale: bool = False) -> Score:
+    """A component: the hierarchy of the answer's place.
+
+    Args:
+        beta: 2 gives 4, 2 and 1.
+        mode: see `levels`.
+        scale: divide by what the most exact level that the place has is worth, so that 1.0 is all that can be had.
+    """
+
+    def component(task: Task, trajectory: Trajectory) -> float | None:
+        place = task.metadata.get("place")
+        if not place:
+            return None
+        most = hierarchy({level: True for level in LEVELS if place.get(level)}, beta)
+        value = hierarchy(levels(trajectory.answer, place, mode), beta)
+        return value / most if scale and most else value
+
+    return component
+
+
+def level_right(level: str, mode: Mode = "strict") -> Score:
+    """A component: 1.0 where the answer's country, state or city is right; None where the task's is not known."""
+
+    def component(task: Task, trajectory: Trajectory) -> float | None:
+        found = levels(trajectory.answer, task.metadata.get("place") or {}, mode)
+        return float(found[level]) if level in found else None
+
+    return component
+
+
+def distance_km(task: Task, trajectory: Trajectory) -> float | None:
+    """Kilometres between the answer's coordinates and the task's; `FARTHEST_KM` where it gives none."""
+    place = task.metadata.get("place") or {}
+    if place.get("lat") is None or place.get("lng") is None:
+        return None
+    guess = read_place(trajectory.answer)
+    if guess.lat is None or guess.lng is None:
+        return FARTHEST_KM
+    return haversine((guess.lat, guess.lng), (float(place["lat"]), float(place["lng"])))
+
+
+def within_km(km: float = 3.0) -> Score:
+    """A component: 1.0 where the answer's coordinates lie less than `km` from the task's."""
+
+    def component(task: Task, trajectory: Trajectory) -> float | None:
+        distance = distance_km(task, trajectory)
+        return None if distance is None else float(distance < km)
+
+    return component
+
+
+def queries_of(trajectory: Trajectory, argument: str = "query") -> list[str]:
+    """What the policy searched for by text, in order, as it wrote it."""
+    found = []
+    for node in trajectory.path():
+        for call in node.message.calls:
+            value = (call.arguments or {}).get(argument)
+            if isinstance(value, str) and value.strip():
+                found.append(value)
+    return found
+
+
+_FAMOUS = re.compile(r"\bfamous\s+\w+", re.IGNORECASE)
+
+
+def query_leak(each: float = 0.5, most: float = 2.0, known: Iterable[str] = (), argument: str = "query") -> Score:
+    """A component: something is taken off for every query that guesses instead of looking.
+
+    A query does where it names the task's place, one of `known` (cities), or says "famous ...". Source: variant v1 of
+    GeoVista's reward.
+
+    Returns:
+        A component with values from -most to 0.
+    """
+    cities = [plain(name) for name in known]
+
+    def component(task: Task, trajectory: Trajectory) -> float:
+        place = task.metadata.get("place") or {}
+        gold = [name for level in LEVELS if place.get(level) for name in _names(place, level)]
+        queries = queries_of(trajectory, argument)
+        leaks = sum(_said(query, [*gold, *cities]) or bool(_FAMOUS.search(query)) for query in queries)
+        return -min(most, each * leaks) if leaks else 0.0
+
+    return component
+
+
+def alignment(mode: Mode = "strict") -> Score:
+    """A component: where search results named the task's city, +1 for the right city and -1 for another; else 0.
+
+    Source: variants v1 and v2 of GeoVista's reward.
+    """
+
+    def component(task: Task, trajectory: Trajectory) -> float | None:
+        place = task.metadata.get("place") or {}
+        if not place.get("city"):
+            return None
+        if not _said(results_text(trajectory), _names(place, "city")):
+            return 0.0
+        return 1.0 if levels(trajectory.answer, place, mode).get("city") else -1.0
+
+    return component
+
+
+def results_text(trajectory: Trajectory) -> str:
+    """Titles and texts that searches showed the policy."""
+    texts = []
+    for run in trajectory.tool_runs:
+        node = trajectory.nodes[run.node]
+        if run.error_kind is None and not node.rolled_back and "ids" in (run.data or {}):
+            texts += [part.text for part in run.parts or node.message.parts if isinstance(part, Table)]
+    return "\n".join(texts)
+
+
+def shaped(variant: Literal["base", "v1", "v2", "v3", "v4"], mode: Mode = "upstream", **leak: Any) -> Score:
+    """GeoVista's reward by variant: base, v1 (base + leak + alignment), v2 (base + alignment), v3 (country), v4 (city).
+
+    `leak` are options of `query_leak`.
+    """
+    parts: Mapping[str, tuple[Score, ...]] = {
+        "base": (geo_reward(mode=mode),),
+        "v1": (geo_reward(mode=mode), query_leak(**leak), alignment(mode)),
+        "v2": (geo_reward(mode=mode), alignment(mode)),
+        "v3": (level_right("country", mode),),
+        "v4": (level_right("city", mode),),
+    }
+    chosen = parts[variant]
+
+    def component(task: Task, trajectory: Trajectory) -> float | None:
+        values = [part(task, trajectory) for part in chosen]
+        known = [value for value in values if value is not None]
+        return math.fsum(known) if values[0] is not None else None
+
+    return component
