@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.helpers import model_server
+from tests.policy.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
+MODEL = "Qwen/Qwen3-0.6B"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [
@@ -24,6 +26,12 @@ SHELL = [
 ]
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model for the blocks that need one: nobody downloads anything here."""
+    return str(save_tiny(tmp_path_factory.mktemp("model")))
+
+
 def run(command: list[str], folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": "error"}
@@ -33,17 +41,17 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_python_block(number: int, tmp_path: Path) -> None:
-    code = PYTHON[number]
+def test_python_block(number: int, tmp_path: Path, model: str) -> None:
+    code = PYTHON[number].replace(MODEL, model)
     with model_server() as server:
         code = code.replace("http://127.0.0.1:8000/v1", server.url)
         assert run([sys.executable, "-c", code], tmp_path).strip()
 
 
-def test_shell_blocks(tmp_path: Path) -> None:
+def test_shell_blocks(tmp_path: Path, model: str) -> None:
     assert len(SHELL) >= 3
     for line in SHELL:
-        run(["sh", "-c", line], tmp_path)
+        run(["sh", "-c", line.replace(MODEL, model)], tmp_path)
     assert (tmp_path / "sft-weak" / "manifest.json").exists()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,6 +44,16 @@ def tiny() -> tuple[Any, Any]:
         initializer_range=0.3,
     )
     return Qwen3ForCausalLM(config).eval(), tokenizer
+
+
+def save_tiny(folder: Path) -> Path:
+    """The model and its tokenizer in a folder, with a context of 16,384 tokens."""
+    model, tokenizer = tiny()
+    model = copy.deepcopy(model)
+    model.config.max_position_embeddings = 16_384
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def _tokenizer() -> Any:
