@@ -20,7 +20,7 @@ from agentenv.tools.search.lexical import TantivyEngine
 from tests.bench.figure import Figure, Group, Scale
 
 VOCABULARY = 200_000
-COMMON = 120  # the most frequent words, which a query of content words does not hold
+COMMON = 120  # the most frequent words, which count for no content
 LENGTHS = (15, 75)  # words of a document
 K = 10
 TOP = 10
@@ -47,8 +47,8 @@ def documents(size: int, seed: int = 0) -> Iterator[Hit]:
             yield Hit(str(number), "", " ".join(words[part]))
 
 
-def queries(size: int, many: int, right: int = 2, wrong: int = 2) -> list[tuple[str, str]]:
-    """(id of the document that is meant, content words of it and a few that it lacks)."""
+def queries(size: int, many: int, right: int = 2) -> list[tuple[str, str]]:
+    """(id of the document that is meant, content words of it, one that it lacks, and one that most documents have)."""
     words, _ = vocabulary()
     common, rng = set(words[:COMMON]), np.random.default_rng(2)
     chosen = set(rng.integers(0, size, 3 * many).tolist())
@@ -57,7 +57,7 @@ def queries(size: int, many: int, right: int = 2, wrong: int = 2) -> list[tuple[
         if number in chosen:
             content = sorted(set(hit.text.split()) - common)
             if len(content) >= right:
-                noise = words[rng.integers(COMMON, 5000, wrong)]
+                noise = (words[rng.integers(COMMON, 5000)], words[rng.integers(0, 12)])
                 out.append((hit.id, " ".join([*rng.choice(content, right, replace=False), *noise])))
     return out[:many]
 
@@ -134,7 +134,7 @@ def measure(scale: Scale) -> list[Figure]:
         bare, _ = timed(lambda query: corpus.engine.top(query, K), asked)
         why = f"ten hits of a query of four words; {bare:.3f} ms of it ranking, the rest reading the hits"
         figures.append(Figure("search_query_100000_p50", middle, "ms", most=0.5, why=why))
-        figures.append(Figure("search_query_100000_p99", tail, "ms", most=2.0, why="long queries and frequent words"))
+        figures.append(Figure("search_query_100000_p99", tail, "ms", most=2.0, why="queries with frequent words"))
         figures.append(recall(small, corpus, meant))
         lite, took = opened(folder, small, "sqlite")
         median, last = timed(lambda query: lite.find(query, K), asked[: scale.of(200, 5)])

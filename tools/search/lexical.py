@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,6 +24,9 @@ from agentenv.tools.search.words import MAX_LENGTH, prepared, query_words
 
 FORMAT = "1"
 """Raised whenever the same documents lead to another index."""
+
+LARGE = 10_000
+"""Documents from which on words that most of them have are left out of a search where they can be."""
 
 Language = Literal["english", "none"]
 """What words are reduced to: their English stem, or nothing but lower case without accents."""
@@ -105,6 +109,9 @@ class TantivyEngine:
             index.config_reader("Manual")  # nothing changes, so nothing needs a thread that looks
             self._schema: Any = index.schema
             self._searcher: Any = index.searcher()
+        half = len(store) / 2
+        self._large = len(store) >= LARGE
+        self._everywhere = lru_cache(65_536)(lambda term: self._searcher.doc_freq("text", term) > half)
 
     def _made_analyzer(self, language: Language) -> Any:
         filters = self._tantivy.Filter
@@ -131,8 +138,17 @@ class TantivyEngine:
         writer.wait_merging_threads()
 
     def top(self, query: str, k: int) -> Ranked:
-        """See `Engine`."""
-        terms = dict.fromkeys(self._analyzer.analyze(" ".join(query_words(query))))
+        """See `Engine`.
+
+        Words of more than half of a large corpus cost most of the time and tell nothing apart: their weight is not
+        above 0 in BM25's own definition. They count only where the other words find too little.
+        """
+        terms = list(dict.fromkeys(self._analyzer.analyze(" ".join(query_words(query)))))
+        telling = [term for term in terms if not self._everywhere(term)] if self._large else terms
+        found = self._ranked(telling, k)
+        return found if len(found) >= k or len(telling) == len(terms) else self._ranked(terms, k)
+
+    def _ranked(self, terms: Sequence[str], k: int) -> Ranked:
         if not terms:
             return []
         should, one = self._tantivy.Occur.Should, self._tantivy.Query.term_query
@@ -143,6 +159,7 @@ class TantivyEngine:
 
     def close(self) -> None:
         """See `Engine`."""
+        self._everywhere.cache_clear()
         self._searcher = self._schema = None
 
 

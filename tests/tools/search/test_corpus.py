@@ -129,6 +129,20 @@ def test_both_bm25_engines_rank_alike(opened: Callable[[str], Corpus]) -> None:
         assert ranks[0] == ranks[1], query
 
 
+def test_words_that_most_documents_have_decide_nothing_and_still_find(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"a place with inhabitants, number {i}" + (" on a hill" if i % 3000 == 7 else "")}
+        for i in range(12_000)
+    ]
+    corpus = open_corpus(rows, engine="tantivy", folder=tmp_path)
+    wanted = ["7", "3007", "6007", "9007"]
+    assert [hit.id for hit in corpus.find("place with inhabitants on a hill", 4)] == wanted
+    assert [hit.id for hit in corpus.find("place with inhabitants on a hill", 6)] == [*wanted, "0", "1"]
+    assert [hit.id for hit in corpus.find("inhabitants", 2)] == ["0", "1"]
+    assert [hit.id for hit in corpus.find("inhabitants xyzzy", 2)] == ["0", "1"]
+    corpus.close()
+
+
 def test_words_can_be_taken_as_they_are(tmp_path: Path) -> None:
     engines: tuple[Literal["tantivy", "sqlite"], ...] = ("tantivy", "sqlite")
     for engine in engines:
