@@ -48,7 +48,7 @@ def documents(size: int, seed: int = 0) -> Iterator[Hit]:
 
 
 def queries(size: int, many: int, right: int = 2, frequent: bool = False) -> list[tuple[str, str]]:
-    """(id of the document that is meant, content words of it and two others, `frequent` for one that most have)."""
+    """(id of the document that is meant, content words of it and two others, `frequent`: one of these very common)."""
     words, _ = vocabulary()
     common, rng = set(words[:COMMON]), np.random.default_rng(2)
     chosen = set(rng.integers(0, size, 3 * many).tolist())
@@ -127,7 +127,7 @@ def recall(size: int, corpus: Corpus, meant: Sequence[tuple[str, str]]) -> Figur
 def with_frequent(corpus: Corpus, size: int, scale: Scale) -> str:
     asked = [query for _, query in queries(size, scale.of(200, 5), frequent=True)]
     middle, tail = timed(lambda query: corpus.find(query, K), asked)
-    return f"with a word that up to most documents have, p50 {middle:.2f} and p99 {tail:.2f} ms"
+    return f"with one of the twelve most frequent words, p50 {middle:.2f} and p99 {tail:.2f} ms"
 
 
 def measure(scale: Scale) -> list[Figure]:
