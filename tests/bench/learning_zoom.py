@@ -106,15 +106,15 @@ def expert() -> agentenv.Policy:
     return agentenv.make_policy("reference", say="nowhere")
 
 
-_COMMON = {"max_new_tokens": 48, "play_batch": 64, "row_tokens": 1024, "save_every": 50}
+_COMMON = {"max_new_tokens": 48, "play_batch": 64, "row_tokens": 1024, "save_every": 10}
 STUDY: dict[str, Any] = {
     "env": env,
     "model": model,
     "expert": expert,
     "shown": 600,
-    "held_out": 200,
+    "held_out": 192,
     "attempts": 1,
-    "cold": {**_COMMON, "steps": 300, "batch": 16, "learning_rate": 1e-3, "warmup": 30},
-    "learn": {**_COMMON, "steps": 30, "groups": 8, "group": 8, "learning_rate": 1e-4, "warmup": 5, "method": "rloo"},
-    "bare": 5,
+    "cold": {**_COMMON, "steps": 130, "batch": 16, "learning_rate": 1e-3, "warmup": 30},
+    "learn": {**_COMMON, "steps": 24, "groups": 8, "group": 8, "learning_rate": 3e-4, "warmup": 3, "method": "rloo"},
+    "bare": 3,
 }

@@ -181,7 +181,8 @@ def batch(
 
     Raises:
         UnknownNameError: there is no such layout.
-        UsageError: nothing to batch; or media whose positions cannot be told.
+        UsageError: nothing to batch; a sequence that begins with a sampled token; or media whose positions cannot be
+            told.
     """
     given = list(samples)
     if layout not in LAYOUTS:
@@ -247,6 +248,8 @@ class _Filled:
             self.sources[here] = np.where(learns, index, self.sources[here]) if piece.also else piece.sample
             for values, array in zip(self.floats, (other.logprobs, other.advantages, other.rewards), strict=True):
                 values[here] = np.where(learns, array[own], values[here]) if piece.also else array[own]
+        if before < 0 and self.mask[row, at]:
+            raise UsageError(f"a sequence of group {sample.group!r} begins with a sampled token: nothing predicts it")
         for turn in sample.turns:
             start, end = max(turn.start, piece.start), min(turn.stop, piece.stop)
             if start < end:

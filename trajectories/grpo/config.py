@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -82,6 +83,41 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     temperature: float = 1.0
     max_new_tokens: int = 256
     play_batch: int = 32
+
+
+def check_layout(model: Any, config: Config) -> None:
+    """Refuse layouts that a model would compute wrongly, without a word.
+
+    Args:
+        model: its configuration.
+        config: for the layout.
+
+    Raises:
+        UsageError: the model has layers that look at a window, or carry a state along, and sequences share rows.
+    """
+    kinds = set(getattr(model.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
+    if kinds and config.layout != "padded":
+        raise UsageError(
+            f"this model has layers of the kind {', '.join(sorted(kinds))}, to which sequences in one row are one long"
+            ' sequence: take layout="padded"'
+        )
+
+
+def check_sampling(settings: Mapping[str, Any], config: Config) -> None:
+    """Refuse a policy whose log-probabilities would not be those of the distribution that is trained.
+
+    Args:
+        settings: of the policy, as its records carry them.
+        config: for the temperature.
+
+    Raises:
+        UsageError: another temperature, none at all, or tokens that are cut off.
+    """
+    found = settings.get("temperature")
+    if found != config.temperature or not config.temperature > 0:
+        raise UsageError(f"the policy samples at temperature {found}, training assumes {config.temperature} (above 0)")
+    if settings.get("top_p", 1.0) < 1.0 or settings.get("top_k", 0):
+        raise UsageError("the policy cuts unlikely tokens off (top_p, top_k): their probabilities would not be trained")
 
 
 class Arguments(argparse.Namespace):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
 from msgspec import Struct
 
 from agentenv.errors import UsageError
@@ -129,6 +130,22 @@ def contested(
         if found.full or found.drawn >= bound:
             break
     return found
+
+
+def drawn(size: int, first: int, count: int, seed: int) -> list[int]:
+    """Places in an endless sequence that goes through all of a set, round after round, each in an order of its own.
+
+    The same for the same arguments, so that an interrupted run goes on where it was.
+
+    Args:
+        size: of the set.
+        first: place in the sequence.
+        count: how many places from there.
+        seed: of the orders.
+    """
+    rounds = range(first // size, (first + count - 1) // size + 1)
+    orders = {number: np.random.default_rng([seed, number]).permutation(size) for number in rounds}
+    return [int(orders[place // size][place % size]) for place in range(first, first + count)]
 
 
 def _rewards(group: Any) -> Rewards:

@@ -30,13 +30,14 @@ from msgspec import Struct
 
 from agentenv.env import Env
 from agentenv.errors import AgentEnvError, MissingExtraError, UsageError
+from agentenv.media import media_store
 from agentenv.policy.transformers import TransformersPolicy
 from agentenv.registry import make
 from agentenv.rollout import rollout
 from agentenv.trajectories.grpo.batch import Batch, batch
-from agentenv.trajectories.grpo.config import Config, parser
+from agentenv.trajectories.grpo.config import Config, check_layout, check_sampling, parser
 from agentenv.trajectories.grpo.folder import TrainingFolder
-from agentenv.trajectories.grpo.groups import contested
+from agentenv.trajectories.grpo.groups import contested, drawn
 from agentenv.trajectories.grpo.samples import Sample, samples, sequence, sequences
 from agentenv.trajectories.grpo.tensors import Pictures, tensors
 from agentenv.trajectories.grpo.written import written
@@ -74,6 +75,7 @@ class Learner:
     def __init__(self, policy: TransformersPolicy, config: Config) -> None:
         import torch
 
+        check_layout(policy.model.config, config)
         self.config, self.policy, self.step, self.cursor = config, policy, 0, 0
         torch.manual_seed(config.seed)
         self.folder = TrainingFolder(config)
@@ -119,7 +121,7 @@ class Learner:
         """The gradient of one row, added to what is there; its share of the batch's figures."""
         import torch
 
-        data = tensors(row, self.model.device, attention=True)
+        data = tensors(row, self.model.device, attention=self.config.layout != "padded")
         at = data["response_mask"][0]
         new = self.logprobs(self.model, data, sampled)
         old, gains = data["logprobs"][0][at], data["advantages"][0][at]
@@ -147,7 +149,7 @@ class Learner:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             logits = model(
                 input_ids=data["input_ids"],
-                attention_mask=data["attention"],
+                attention_mask=data.get("attention"),  # a row that is one sequence needs none
                 position_ids=data["position_ids"],
                 logits_to_keep=data["predictors"][0][at],
                 use_cache=False,
@@ -265,7 +267,7 @@ class Player:
                 concurrency=config.play_batch, seed=config.seed * 1_000_003 + step, out=out, resume=True,
                 settings={"version": version},
             )  # fmt: skip
-            runs.append(run)
+            runs.append(_shown(run))
             yield from run.groups()
 
     def _tasks(self, count: int) -> list[Task]:
@@ -276,15 +278,8 @@ class Player:
             return [own[index] for index in range(first, first + count)]
         if count > len(own):
             raise UsageError(f"groups={count}: the environment has {len(own)} tasks")
-        places = _drawn(len(own), first, count, self.learner.config.seed)
+        places = drawn(len(own), first, count, self.learner.config.seed)
         return [own[place] for place in dict.fromkeys(places)]  # where two rounds meet, a task may come twice
-
-
-def _drawn(size: int, first: int, count: int, seed: int) -> list[int]:
-    """Places `first` and following of an endless sequence: round after round of all of `size`, each in an own order."""
-    rounds = range(first // size, (first + count - 1) // size + 1)
-    orders = {number: np.random.default_rng([seed, number]).permutation(size) for number in rounds}
-    return [int(orders[place // size][place % size]) for place in range(first, first + count)]
 
 
 def grpo(env: Env, policy: TransformersPolicy, config: Config, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -296,7 +291,13 @@ def grpo(env: Env, policy: TransformersPolicy, config: Config, *, resume: bool =
         config: the settings.
         resume: go on from the checkpoint in `config.out`, where there is one.
         quiet: print nothing.
+
+    Raises:
+        UsageError: the policy samples otherwise than `config` says, the layout does not suit the model, or the folder
+            holds another training run.
+        InfrastructureError: too many episodes in a row failed; --resume goes on.
     """
+    check_sampling(policy.info.settings, config)
     learner = Learner(policy, config)
     learner.start(resume)
     player = Player(env, learner)
@@ -334,15 +335,22 @@ def sft(run: Run, policy: TransformersPolicy, config: Config, *, resume: bool = 
     """
     learner = Learner(policy, config)
     learner.start(resume)
-    given = list(_demonstrations(run, policy, config))
+    given = list(_demonstrations(_shown(run), policy, config))
     if not given:
         raise UsageError("no episodes to train on")
     while learner.step < config.steps:
-        places = _drawn(len(given), learner.step * config.batch, config.batch, config.seed)
+        places = drawn(len(given), learner.step * config.batch, config.batch, config.seed)
         told = learner.update([given[place] for place in places], sampled=False)
         learner.step += 1
         _tell(learner, told, quiet)
     return learner.finish()
+
+
+def _shown(run: Run) -> Run:
+    """The run, its pictures known to this process: a run that was read from its folder was played in another."""
+    if run.media.folder is not None:
+        media_store().add_root(run.media.folder)
+    return run
 
 
 def _demonstrations(run: Run, policy: TransformersPolicy, config: Config) -> Iterator[Sample]:

@@ -146,6 +146,8 @@ def test_nothing_to_batch_and_no_such_layout() -> None:
         batch([])
     with pytest.raises(UnknownNameError, match="packed"):
         batch([], "pack")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="begins with a sampled token"):
+        batch([sequence([Segment((1, 2), True, (-1.0, -1.0))])])
     assert "1 sequences: 1 x 2, 2 tokens, 1 in the loss" in repr(
         batch([sequence([Segment((1,), False), Segment((2,), True, (-1.0,))])])
     )

@@ -7,6 +7,7 @@ import pytest
 
 from agentenv.errors import UsageError
 from agentenv.trajectories.grpo import Member, Rules, contested, judged
+from agentenv.trajectories.grpo.groups import drawn
 from agentenv.trajectories.run import Run
 from agentenv.trajectory import Outcome, Trajectory
 from agentenv.types import StopReason
@@ -69,6 +70,14 @@ def test_the_bound_on_drawing_again() -> None:
         contested(equal, 0)
     with pytest.raises(UsageError, match="no more than the bound"):
         contested(equal, 3, most=2)
+
+
+def test_a_set_is_gone_through_in_rounds() -> None:
+    whole = drawn(5, 0, 20, seed=3)
+    assert [sorted(whole[i : i + 5]) for i in range(0, 20, 5)] == [[0, 1, 2, 3, 4]] * 4
+    assert whole[:5] != whole[5:10]
+    assert drawn(5, 7, 6, seed=3) == whole[7:13]
+    assert drawn(5, 0, 0, seed=3) == []
 
 
 def test_groups_of_a_run_and_lists_of_records() -> None:

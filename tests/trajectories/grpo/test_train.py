@@ -15,7 +15,7 @@ from agentenv.errors import UsageError
 from agentenv.tokens import flat, stream
 from agentenv.trajectories.grpo import advantages
 from agentenv.trajectories.grpo.batch import batch
-from agentenv.trajectories.grpo.config import Config
+from agentenv.trajectories.grpo.config import Config, check_layout
 from agentenv.trajectories.grpo.samples import samples, sequence
 from agentenv.trajectories.grpo.tensors import tensors
 from agentenv.trajectories.grpo.train import Learner, grpo, main, objective, sft
@@ -232,6 +232,20 @@ def test_folders_that_hold_a_run(tmp_path: Path) -> None:
         sft(expert(), policy(), other, resume=True, quiet=True)
     with pytest.raises(UsageError, match="no episodes"):
         sft(Run([]), policy(), settings(tmp_path / "new"), quiet=True)
+
+
+def test_policies_that_sample_otherwise_and_models_that_need_rows_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"at temperature 0\.5, training assumes 1\.0"):
+        grpo(babble(), policy(temperature=0.5), settings(tmp_path), quiet=True)
+    with pytest.raises(UsageError, match="above 0"):
+        grpo(babble(), policy(temperature=0.0), settings(tmp_path, temperature=0.0), quiet=True)
+    with pytest.raises(UsageError, match="cuts unlikely tokens off"):
+        grpo(babble(), policy(top_k=5), settings(tmp_path), quiet=True)
+    player = policy()
+    player.model.config.layer_types = ["sliding_attention", "full_attention"]
+    with pytest.raises(UsageError, match=r'kind sliding_attention.*layout="padded"'):
+        sft(expert(), player, settings(tmp_path), quiet=True)
+    check_layout(player.model.config, settings(tmp_path, layout="padded"))
 
 
 def test_groups_of_equal_rewards_are_replaced_or_skipped(tmp_path: Path) -> None:

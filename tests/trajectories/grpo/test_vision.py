@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 import agentenv
 from agentenv.env import Env
 from agentenv.errors import MissingExtraError, UsageError
-from agentenv.media import media_store
+from agentenv.media import MediaStore, media_store, use_media_store
 from agentenv.policy.transformers import TransformersPolicy
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits
@@ -24,7 +25,7 @@ from agentenv.trajectories.grpo.config import Config
 from agentenv.trajectories.grpo.positions import mrope
 from agentenv.trajectories.grpo.samples import Sample, samples, sequence
 from agentenv.trajectories.grpo.tensors import Pictures, tensors
-from agentenv.trajectories.grpo.train import Learner
+from agentenv.trajectories.grpo.train import Learner, grpo, sft
 from agentenv.types import MediaSpan, Task, Text
 from tests.policy.tiny_vision import picture, tiny_vision
 from tests.trajectories.grpo.babble import even
@@ -125,6 +126,29 @@ def test_a_forward_pass_over_a_batch_gives_the_log_probabilities_of_the_rollout(
             new = learner.logprobs(learner.model, data)
         assert new.tolist() == pytest.approx(row.logprobs[0][row.response_mask[0]].tolist(), abs=1e-4)
     assert {"loss", "drift"} <= set(learner.update(given))
+
+
+@pytest.mark.parametrize("what", ["sft", "grpo"])
+def test_runs_of_another_process_bring_their_pictures(tmp_path: Path, what: str) -> None:
+    model, processor = tiny_vision("qwen3-vl")
+    player = TransformersPolicy(copy.deepcopy(model), processor=processor, max_new_tokens=6)
+    config = Config(out=str(tmp_path / "out"), steps=1, batch=2, groups=2, group=3, max_new_tokens=6)
+    if what == "sft":
+        agentenv.rollout(looking(), lambda obs: "<answer>x</answer>", tasks=2, out=tmp_path / "run")
+    else:
+        grpo(looking(), player, config, quiet=True)
+        for name in ("checkpoint.pt", "metrics.jsonl"):
+            (tmp_path / "out" / name).unlink()  # interrupted after the episodes were played
+    env, before = looking(), media_store()
+    use_media_store(MediaStore())
+    try:
+        if what == "sft":
+            sft(agentenv.load(tmp_path / "run"), player, config, quiet=True)
+        else:
+            grpo(env, player, config, quiet=True, resume=True)
+    finally:
+        use_media_store(before)
+    assert (tmp_path / "out" / "model" / "config.json").exists()
 
 
 def test_pictures_that_do_not_fit_the_record() -> None:
