@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from agentenv.trajectory import SCHEMA, Group, ModelCall, Outcome, PolicyInfo
 
@@ -30,6 +30,7 @@ class ToolRunHead(Struct, gc=False):
     seconds: float = 0.0
     cost: float = 0.0
     cache: str = ""
+    data: Raw = Raw(b"null")
 
 
 class Head(Struct):

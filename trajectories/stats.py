@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from agentenv.trajectories.columns import passed
+from agentenv.trajectories.searching import SearchStats, search_stats
 
 if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
@@ -61,6 +62,7 @@ class Stats(Struct):
         turns, calls, tokens, seconds: median, 90th and 99th percentile and mean an episode.
         tools: by name.
         cost: US dollars, model and tools.
+        search: how the policy searched; None where no episode did.
     """
 
     episodes: int
@@ -80,6 +82,7 @@ class Stats(Struct):
     seconds: dict[str, float]
     tools: dict[str, ToolStats]
     cost: float
+    search: SearchStats | None = None
 
     def to_json(self) -> bytes:
         """The figures as JSON."""
@@ -115,6 +118,7 @@ def stats(run: Run) -> Stats:
         seconds=percentiles(run.column("seconds")),
         tools=_tools(run),
         cost=math.fsum(run.column("cost")),
+        search=search_stats(run),
     )
 
 
@@ -212,6 +216,8 @@ def _lines(s: Stats) -> Iterable[str]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(tool.kinds.items()))
         rate = f"{tool.error_rate:.1%} errors" + (f" ({kinds})" if kinds else "")
         yield f"tool {name}: {tool.calls} calls, {rate}, {tool.cached} cached, {tool.seconds:.3g} s"
+    if s.search:
+        yield from s.search.lines()
     if s.cost:
         yield f"cost      {s.cost:.4f} USD"
 

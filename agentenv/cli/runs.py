@@ -86,6 +86,11 @@ def _figures(s: Stats) -> Iterator[tuple[str, str]]:
     calls, errors = sum(t.calls for t in s.tools.values()), sum(t.errors for t in s.tools.values())
     if calls:
         yield "tool errors", f"{errors / calls:.1%}"
+    if s.search:
+        yield "searches, mean", common.number(s.search.searches)
+        yield "  repeated", f"{s.search.repeated:.1%}"
+        yield "  failed", f"{s.search.failed:.1%}"
+        yield "pages opened, mean", common.number(s.search.pages)
     for reason, count in s.stop_reasons.items():
         yield f"ended: {reason}", f"{count:,}"
 

@@ -162,10 +162,10 @@ def plain(text: str) -> str:
 def levels(text: str | None, place: Mapping[str, Any], mode: Mode = "strict") -> dict[str, bool]:
     """Which levels of a place an answer gets right: country, state, city; levels that the place lacks are left out.
 
-    "strict" reads the fields of the answer (all of the answer where it names none of them) and nests downwards: a level
-    counts only where no level above it is named wrong, so that "Paris, Texas, USA" is no Paris in France. "upstream"
-    looks for the names anywhere in the answer and nests upwards, as GeoVista's rule matcher does: the right city makes
-    state and country right, whatever else is said.
+    "strict" reads the fields of the answer and nests downwards: a level counts only where no level above it is named
+    wrong, so that "Paris, Texas, USA" is no Paris in France; in prose, a name counts only beside the country's.
+    "upstream" looks for the names anywhere in the answer and nests upwards, as GeoVista's rule matcher does: the
+    right city makes state and country right, whatever else is said.
     """
     guess = read_place(text)
     known = [level for level in LEVELS if place.get(level)]
@@ -175,14 +175,21 @@ def levels(text: str | None, place: Mapping[str, Any], mode: Mode = "strict") ->
             found[level] = any(found[deeper] for deeper in known[number:])
         return found
     fields = {level: str(getattr(guess, level)) for level in LEVELS}
-    bare = not any(fields.values())
+    if not any(fields.values()):
+        return _in_prose(guess.text, place, known)
     right: dict[str, bool] = {}
     clean = True
     for level in known:
-        said = guess.text if bare else fields[level]
-        right[level] = clean and (_said(said, _names(place, level)) if bare else _same(said, _names(place, level)))
-        clean = clean and (right[level] or not said)
+        right[level] = clean and _same(fields[level], _names(place, level))
+        clean = clean and (right[level] or not fields[level])
     return right
+
+
+def _in_prose(text: str, place: Mapping[str, Any], known: Sequence[str]) -> dict[str, bool]:
+    """Strict levels of an answer without fields: a name counts beside its country's, or where it stands alone."""
+    said = {level: _said(text, _names(place, level)) for level in known}
+    anchored = said.get("country", True)
+    return {level: said[level] and (anchored or plain(text) in _names(place, level)) for level in known}
 
 
 def _names(place: Mapping[str, Any], level: str) -> list[str]:

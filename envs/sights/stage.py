@@ -20,7 +20,7 @@ from agentenv.envs.zoom.items import Item
 from agentenv.envs.zoom.kinds import Asked as Strays
 from agentenv.envs.zoom.kinds import stray
 from agentenv.envs.zoom.rendered import scene_image
-from agentenv.envs.zoom.scene import Placed, Scene, place
+from agentenv.envs.zoom.scene import Scene, place
 from agentenv.envs.zoom.toolbox import zoom_steps
 from agentenv.envs.zoom.vocabulary import Split, side
 from agentenv.tools.image import Frame, view_of
@@ -80,14 +80,9 @@ def stage(
     em = level.em * max(size) / first_view
     taken = Strays("", "", "", tuple(needed), tuple(others))
     strays = [stray(rng, taken) for _ in range(level.clutter)]
-    placed = _placed([*needed, *others], strays, size, em, rng)
+    placed = place([*needed, *others], strays, size, em, 0.0, rng)
     scene = Scene(size, em, level.contrast, rng.choice(DRAWN), 3 * number, seed, tuple(placed))
     return Staged(scene_image(scene, cache), em, scene.backdrop, tuple(thing.box for thing in placed[: len(needed)]))
-
-
-def _placed(needed: list[Item], strays: list[Item], size: tuple[int, int], em: float, rng: Random) -> list[Placed]:
-    """All things upright; the small ones among what is left when those that are needed have their places."""
-    return place(needed, strays, size, em, 0.0, rng)
 
 
 def emblem_box(box: Sequence[int], thing: Item, em: float) -> list[int]:

@@ -26,7 +26,9 @@ PAGES = CorpusPages.of([
 
 async def opened(url: str, rules: FetchRules | None = None, **arguments: Any) -> str:
     tool = web_fetch_tool(PAGES, rules=rules)
-    return str(await tool(**tool.validate({"url": url, **arguments})))
+    result = await tool(**tool.validate({"url": url, **arguments}))
+    assert result.data["url"].startswith("https://e.org/")
+    return str(result.parts[0].text)
 
 
 async def test_a_short_page_is_shown_whole() -> None:

@@ -1,0 +1,166 @@
+"""mm-search: the chain from a crop to an answer, what the first view hides, guessing, and the tools by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import agentenv
+from agentenv.check import check_env
+from agentenv.envs.corpus.emblems import EMBLEMS, bearers, emblem_index, emblems, paint, plaque
+from agentenv.envs.mm_search import mm_search
+from agentenv.envs.mm_search.tasks import KINDS, mm_search_tasks
+from agentenv.envs.search.answers import search_match
+from agentenv.envs.sights.stage import LEVELS, towns_of
+from agentenv.errors import ToolError, UnknownNameError, UsageError
+from agentenv.media import media_store
+from agentenv.policy.scripted import ScriptedPolicy
+from agentenv.rollout import play
+from agentenv.trajectory import Trajectory
+from agentenv.types import Image
+from tests.envs.zoom.readers import TESSERACT, letters, ocr, pixels
+from tests.pictures import encoded
+
+needs_ocr = pytest.mark.skipif(TESSERACT is None, reason="the program tesseract is not installed (make system)")
+
+
+def scores(record: Trajectory) -> dict[str, float | None]:
+    assert record.outcome is not None
+    return {name: score.value for name, score in record.outcome.rewards.items()}
+
+
+@pytest.mark.parametrize(("split", "frame"), [("train", "relative_1000"), ("test", "pixels_shown")])
+def test_the_chain_of_evidence_scores_one(split: str, frame: str) -> None:
+    run = agentenv.rollout("mm-search", "reference", tasks=20, split=split, frame=frame)
+    for record in run:
+        found = scores(record)
+        assert (found["accuracy"], found["evidence_found"], found["evidence_seen"]) == (1.0, 1.0, 1.0), record.task.id
+        assert {run.error_kind for run in record.tool_runs} == {None}
+    assert {record.task.metadata["difficulty"] for record in run} == {1, 2, 3, 4, 5}
+
+
+def test_the_emblem_that_was_searched_for_comes_first() -> None:
+    for record in agentenv.rollout("mm-search", "reference", tasks=10, seed=4):
+        firsts = [(run.data or {})["ids"][0] for run in record.tool_runs if run.name == "image_search"]
+        assert firsts == [one for one in record.task.evidence["documents"] if one.startswith("emblem-")]
+
+
+def test_guessing_without_looking_scores_near_zero() -> None:
+    rng, towns, hits = random.Random(0), towns_of("train"), 0
+    for _, draw in KINDS.values():
+        asked = [one for one in (draw(rng, towns) for _ in range(120)) if one is not None]
+        answers = [one.answer for one in asked]
+        hits += sum(search_match(rng.choice(answers), one.answer, {"answer_type": one.answer_type}) for one in asked)
+    assert hits / (120 * len(KINDS)) < 0.04
+
+
+def test_searching_with_the_whole_picture_finds_nothing_of_use() -> None:
+    turns = ['<tool_call>{"name": "image_search", "arguments": {"image": "image_1"}}</tool_call>', "<answer>1</answer>"]
+    found = []
+    for task in mm_search(difficulty=4).tasks.take(6):
+        record = asyncio.run(play(mm_search(difficulty=4), ScriptedPolicy(list(turns)), task))
+        found.append(scores(record)["evidence_found"])
+    assert sum(one or 0 for one in found) <= 0.5
+
+
+@needs_ocr
+def test_the_codes_are_read_in_the_crop_and_not_in_the_first_view() -> None:
+    tasks = list(mm_search_tasks(seed=3, kinds=["emblem-population"], difficulty=2).take(5))
+    near, far, said = [], [], []
+    for task in tasks:
+        scene = pixels(task)
+        left, top, right, bottom = task.evidence["boxes"][0]
+        strip = (left, bottom - round(0.18 * (bottom - top)), right, bottom)
+        view = scene.resize((640, round(640 * scene.height / scene.width)))
+        scale = 640 / scene.width
+        small = view.crop(tuple(round(edge * scale) for edge in strip))
+        near.append(scene.crop(strip).resize((4 * (right - left), 4 * (strip[3] - strip[1]))))
+        far.append(small.resize((16 * small.width, 16 * small.height)))
+        text = str(getattr(task.prompt[1], "text", ""))
+        said.append(letters(text.rpartition("code ")[2]))
+    pages_near, pages_far = ocr(near, 7), ocr(far, 7)
+    assert sum(code in page for code, page in zip(said, pages_near, strict=True)) >= 3
+    assert not any(code in page for code, page in zip(said, pages_far, strict=True))
+
+
+@pytest.mark.parametrize("level", list(LEVELS))
+def test_text_is_small_in_the_first_view(level: int) -> None:
+    task = mm_search_tasks(difficulty=level)[0]
+    scene = task.prompt[0]
+    assert isinstance(scene, Image)
+    assert task.metadata["em"] * 640 / max(scene.width, scene.height) <= 3.5
+    assert task.metadata["em"] >= 12
+
+
+def test_emblems_differ_and_are_found_in_a_crop_with_wall_around() -> None:
+    drawn = emblems()
+    assert len(drawn) == len(set(drawn.values())) == EMBLEMS == len(bearers())
+    index = emblem_index()
+    from PIL import Image as Pictures
+
+    rng = random.Random(2)
+    for number in rng.sample(sorted(drawn), 25):
+        side = rng.randint(60, 140)
+        wall = Pictures.new("RGB", (2 * side, 2 * side), (120, 140, 90))
+        wall.paste(paint(drawn[number], side), (rng.randint(side // 3, 2 * side // 3),) * 2)
+        assert index.find_image(encoded(wall, "JPEG"), 3)[0].id == f"emblem-{number}"
+    assert index.find("Emblem of Gressier, Ouest, Haiti", 1)[0].id.startswith("emblem-")
+    with pytest.raises(ToolError, match="cannot be read"):
+        index.find_image(b"no picture", 3)
+
+
+def test_a_picture_without_a_plaque_is_compared_whole() -> None:
+    from PIL import Image as Pictures
+
+    grey = Pictures.new("RGB", (50, 40), (90, 90, 90))
+    assert plaque(grey).size == (50, 40)
+    assert all(emblem.blazon for emblem in emblems().values())
+
+
+def test_tasks_are_a_function_of_seed_and_index(tmp_path: Path) -> None:
+    first, again = (mm_search_tasks(seed=1, cache=tmp_path)[7] for _ in range(2))
+    assert first == again
+    assert len(list(tmp_path.glob("*.jpg"))) == 1
+    assert mm_search_tasks(seed=2)[7] != first
+    trained = {task.evidence["documents"][0] for task in mm_search_tasks(first_view=420).take(6)}
+    tested = {task.evidence["documents"][0] for task in mm_search_tasks(first_view=420, split="test").take(6)}
+    assert not trained & tested
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_kinds_can_be_chosen(kind: str) -> None:
+    found = Counter(task.metadata["kind"] for task in mm_search_tasks(kinds=[kind], first_view=420).take(2))
+    assert found == {kind: 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"difficulty": 0}, UsageError, "1 to 5"),
+        ({"kinds": ["emblem"]}, UnknownNameError, "emblem"),
+        ({"kinds": ["only-emblem"], "difficulty": 5}, UsageError, "no kind"),
+        ({"split": "dev"}, UnknownNameError, "split"),
+        ({"tools": ["image_zom"]}, UnknownNameError, "image_zoom"),
+        ({"source": "fvq:x"}, UnknownNameError, "fvqa:PATH"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        mm_search(**options)  # type: ignore[arg-type]
+
+
+def test_tools_can_be_left_out() -> None:
+    env = mm_search(tools=["image_search"])
+    task = env.tasks[0]
+    assert {step["tool"] for step in task.evidence["steps"]} == {"image_search"}
+    assert [tool.name for tool in env.reset(seed=0)[0].tools] == ["image_search"]
+    assert media_store().get(str(getattr(task.prompt[0], "sha256", "")))
+
+
+def test_the_contract_holds() -> None:
+    report = check_env("mm-search", difficulty=1)
+    assert report.ok, str(report)
