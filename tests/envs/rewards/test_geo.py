@@ -140,7 +140,7 @@ def test_reading_never_raises(text: str) -> None:
     guess = read_place(text)
     assert guess.lat is None or -90 <= guess.lat <= 90
     for mode in ("strict", "upstream"):
-        levels(text, PARIS, mode)  # type: ignore[arg-type]
+        levels(text, PARIS, mode)
 
 
 @given(LATITUDES, LONGITUDES)

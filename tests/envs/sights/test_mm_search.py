@@ -50,7 +50,7 @@ def test_the_emblem_that_was_searched_for_comes_first() -> None:
 
 
 def test_guessing_without_looking_scores_near_zero() -> None:
-    rng, towns, hits = random.Random(0), towns_of("train"), 0
+    rng, towns, hits = random.Random(0), towns_of("train"), 0.0
     for _, draw in KINDS.values():
         asked = [one for one in (draw(rng, towns) for _ in range(120)) if one is not None]
         answers = [one.answer for one in asked]
