@@ -24,7 +24,8 @@ class Reader:
     """Makes tasks of rows of one file, finding their videos."""
 
     def __init__(self, file: Path, folder: str | Path | None, on_error: OnError) -> None:
-        self.file, self.on_error = file, on_error
+        self.file = file
+        self.on_error: OnError = on_error
         self.folder = None if folder is None else existing(folder)
 
     def read(
