@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from agentenv.env import Env
-from agentenv.errors import ConfigError, MissingExtraError, UsageError
+from agentenv.errors import MissingExtraError, UsageError
 from agentenv.registry import make
-from agentenv.trainers.common import chosen, opening
+from agentenv.trainers.session import rows
 from agentenv.types import Task
 
 TESTED = ("0.9.1", "0.10.0")
@@ -39,30 +39,19 @@ def verl_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: A
         **options: of the environment; plain data.
 
     Raises:
-        UsageError: the tasks are endless and no number was given, or an option is no plain data.
-        ConfigError: the environment is in the native dialect, whose calls only a server's parser reads.
+        UsageError, ConfigError: see `agentenv.trainers.session.rows`.
     """
-    env = make(name, **options)
-    check_dialect(env)
-    try:
-        settings = json.dumps(options, sort_keys=True)
-    except TypeError as error:
-        raise UsageError(f"options of an environment for verl must be plain data: {error}") from None
-    return [_row(env, name, settings, index, task) for index, task in enumerate(chosen(env, tasks))]
-
-
-def _row(env: Env, name: str, settings: str, index: int, task: Task) -> dict[str, Any]:
-    messages = opening(env, task).messages
-    extra = {"index": index, "agentenv": json.dumps({"env": name, "task": task.id}), "agentenv_options": settings}
-    return {
-        "data_source": f"agentenv/{name}",
-        # A marker such as <image> would make verl's reader look for a picture column.
-        "prompt": [{"role": m.role, "content": m.text.replace("<", "\u2039")} for m in messages],
-        "ability": name,
-        "reward_model": {"style": "rule", "ground_truth": json.dumps(task.answer, ensure_ascii=False, default=str)},
-        "extra_info": extra,
-        "agent_name": AGENT,
-    }
+    return [
+        {
+            "data_source": f"agentenv/{name}",
+            "prompt": row["prompt"],
+            "ability": name,
+            "reward_model": {"style": "rule", "ground_truth": row["answer"]},
+            "extra_info": row["extra_info"],
+            "agent_name": AGENT,
+        }
+        for row in rows(name, tasks, **options)
+    ]
 
 
 def write(
@@ -105,19 +94,6 @@ def overrides(folder: Path, env: Env) -> list[str]:
         f"{rollout}.agent.default_agent_loop={AGENT}",
         f"data.max_response_length={env.rules.limits.tokens or 8192}",
     ]
-
-
-def check_dialect(env: Env) -> None:
-    """Refuse a dialect whose calls do not stand in the text.
-
-    Raises:
-        ConfigError: it is the native one.
-    """
-    if env.dialect.native:
-        raise ConfigError(
-            f"environment {env.env_spec.id!r} is in the native dialect, whose calls only a server's parser reads; verl"
-            " gives token ids: use a text dialect, for instance hermes, which writes Qwen's own calls"
-        )
 
 
 def _main(arguments: Sequence[str] | None = None) -> int:

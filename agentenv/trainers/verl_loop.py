@@ -6,27 +6,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from agentenv.env import Env
-from agentenv.errors import InfrastructureError, PolicyError, UsageError
+from agentenv.errors import InfrastructureError, PolicyError
 from agentenv.policy.base import Policy
-from agentenv.registry import make
-from agentenv.reward import total
 from agentenv.rollout import play
 from agentenv.trainers.common import Records, blocks, has_media, require, said
-from agentenv.trainers.verl import TESTED, check_dialect
+from agentenv.trainers.session import asked, reward_of
+from agentenv.trainers.verl import TESTED
 from agentenv.trajectory import PolicyInfo, Trajectory
-from agentenv.types import Action, Image, Message, Observation, StopReason, Task, Video
+from agentenv.types import Action, Image, Message, Observation, Video
 
 logger = logging.getLogger("agentenv")
 _kept: dict[tuple[str, str], Records] = {}
@@ -101,26 +97,6 @@ class AgentEnvLoop(AgentLoopBase):  # type: ignore[misc]  # verl is not typed
             _kept[key] = Records(folder, True, record.env, VerlPolicy.info, {"trainer": "verl"})
         _kept[key].number([record], step)
         _kept[key].write([record])
-
-
-@lru_cache(maxsize=64)
-def _env(name: str, settings: str) -> Env:
-    env = make(name, **json.loads(settings))
-    check_dialect(env)
-    return env
-
-
-def asked(extra_info: Mapping[str, Any]) -> tuple[Env, Task]:
-    """The environment (one a worker process, to be cloned) and the task that a row names.
-
-    Raises:
-        UsageError: the row was not made by `verl_rows`.
-    """
-    if "agentenv" not in extra_info:
-        raise UsageError("the row's extra_info names no environment: make the data set with agentenv.trainers.verl")
-    named = json.loads(extra_info["agentenv"])
-    env = _env(named["env"], extra_info.get("agentenv_options", "{}"))
-    return env, env.tasks[named["task"]]
 
 
 class VerlPolicy(Policy):
@@ -264,11 +240,3 @@ async def episode(loop: Any, sampling: Mapping[str, Any], extra_info: Mapping[st
         why = record.outcome.error if record.outcome and record.outcome.error else record.stop_reason
         raise InfrastructureError(f"episode {task.id}: {why}")
     return policy, record
-
-
-def reward_of(env: Env, record: Trajectory) -> float | None:
-    """The reward without components that need a whole group, which a loop of single samples never sees."""
-    if record.outcome is None or StopReason(record.outcome.stop_reason).unscored:
-        return None
-    late = env.rubric.late
-    return total({name: score for name, score in record.outcome.rewards.items() if name not in late})

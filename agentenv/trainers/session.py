@@ -1,0 +1,185 @@
+"""An episode as "text in, messages out", the shape that most trainers' interfaces share, and the rows of its data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from agentenv.env import Env
+from agentenv.errors import ConfigError, InfrastructureError, UsageError
+from agentenv.policy.wire import wire_messages
+from agentenv.registry import make
+from agentenv.reward import total
+from agentenv.trainers.common import chosen, opening
+from agentenv.trajectory import PolicyInfo, Trajectory
+from agentenv.types import Observation, StopReason, Task
+
+
+def rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
+    """Tasks as plain rows, from which a worker process finds environment and task again (see `asked`).
+
+    Args:
+        name: of the environment, which every worker makes anew.
+        tasks: how many, or which; all of a set that has an end by default.
+        **options: of the environment; plain data.
+
+    Returns:
+        For each task `prompt` (messages of text, for people and for length filters: the environment gives its own,
+        pictures included), `answer` (JSON of the reference) and `extra_info`.
+
+    Raises:
+        UsageError: the tasks are endless and no number was given, or an option is no plain data.
+        ConfigError: the environment is in the native dialect, whose calls only a server's parser reads.
+    """
+    env = make(name, **options)
+    check_dialect(env)
+    try:
+        settings = json.dumps(options, sort_keys=True)
+    except TypeError as error:
+        raise UsageError(f"options of an environment must be plain data here: {error}") from None
+    return [_row(env, name, settings, index, task) for index, task in enumerate(chosen(env, tasks))]
+
+
+def _row(env: Env, name: str, settings: str, index: int, task: Task) -> dict[str, Any]:
+    return {
+        # A marker such as <image> would make a trainer's reader look for a picture column.
+        "prompt": [{"role": m.role, "content": m.text.replace("<", "\u2039")} for m in opening(env, task).messages],
+        "answer": json.dumps(task.answer, ensure_ascii=False, default=str),
+        "extra_info": {
+            "index": index,
+            "agentenv": json.dumps({"env": name, "task": task.id}),
+            "agentenv_options": settings,
+        },
+    }
+
+
+def check_dialect(env: Env) -> None:
+    """Refuse a dialect whose calls do not stand in the text.
+
+    Raises:
+        ConfigError: it is the native one.
+    """
+    if env.dialect.native:
+        raise ConfigError(
+            f"environment {env.env_spec.id!r} is in the native dialect, whose calls only a server's parser reads; this"
+            " trainer gives text or token ids: use a text dialect, for instance hermes, which writes Qwen's own calls"
+        )
+
+
+@lru_cache(maxsize=64)
+def _env(name: str, settings: str) -> Env:
+    env = make(name, **json.loads(settings))
+    check_dialect(env)
+    return env
+
+
+def asked(extra_info: Mapping[str, Any]) -> tuple[Env, Task]:
+    """The environment (made once a process, to be cloned) and the task that a row names.
+
+    Raises:
+        UsageError: the row was not made by `rows`.
+    """
+    if "agentenv" not in extra_info:
+        raise UsageError("the row's extra_info names no environment: make the data set with agentenv.trainers")
+    named = json.loads(extra_info["agentenv"])
+    env = _env(named["env"], extra_info.get("agentenv_options", "{}"))
+    return env, env.tasks[named["task"]]
+
+
+def reward_of(env: Env, record: Trajectory) -> float | None:
+    """The reward without components that need a whole group, which an interface of single episodes never sees."""
+    if record.outcome is None or StopReason(record.outcome.stop_reason).unscored:
+        return None
+    late = env.rubric.late
+    return total({name: score for name, score in record.outcome.rewards.items() if name not in late})
+
+
+class Turn(Struct, frozen=True):
+    """What a turn came to.
+
+    Args:
+        messages: what the policy sees next, in OpenAI's form; pictures as `image_url` parts with data URLs.
+        done: the episode is over.
+        reward: 0.0 before the end; then the total.
+        info: at the end: stop_reason, answer, and the reward's components.
+    """
+
+    messages: list[dict[str, Any]]
+    done: bool
+    reward: float
+    info: dict[str, Any]
+
+
+class Session:
+    """One episode.
+
+    Args:
+        extra_info: of a row.
+        policy: who plays, as the record says it.
+    """
+
+    def __init__(self, extra_info: Mapping[str, Any], policy: str) -> None:
+        env, self.task = asked(extra_info)
+        self.env = env.clone()
+        self._info = PolicyInfo(policy)
+        self._seed = int(extra_info.get("index", 0))
+
+    @property
+    def record(self) -> Trajectory:
+        """The record so far."""
+        return self.env.trajectory
+
+    def begin(self) -> list[dict[str, Any]]:
+        """Start, and give the opening messages."""
+        return _wire(self.env.start(self.task, seed=self._seed, policy=self._info), 0)
+
+    def step(self, text: str) -> Turn:
+        """Take the policy's turn.
+
+        Raises:
+            InfrastructureError: the episode ended without a score. No number stands for that: 0 would be a lie.
+        """
+        step = self.env.step(text)
+        return self._turn(step.observation, step.terminated or step.truncated)
+
+    async def astep(self, text: str) -> Turn:
+        """As `step`; the calls of the turn run at once."""
+        step = await self.env.astep(text)
+        return self._turn(step.observation, step.terminated or step.truncated)
+
+    def cut(self) -> Turn:
+        """End the episode since the trainer goes no further, and score it."""
+        episode = self.env.episode
+        if episode is not None and episode.stop is None:
+            episode.end(StopReason.MAX_TOKENS)
+            self.env.finish()
+        return self._ended([])
+
+    def close(self) -> None:
+        """Give back what the tools were bound to."""
+        self.env.close()
+
+    def _turn(self, observation: Observation, ended: bool) -> Turn:
+        messages = _wire(observation, observation.new)
+        return self._ended(messages) if ended else Turn(messages, False, 0.0, {})
+
+    def _ended(self, messages: Sequence[dict[str, Any]]) -> Turn:
+        record = self.record
+        assert record.outcome is not None
+        reward = reward_of(self.env, record)
+        if reward is None:
+            why = record.outcome.error or record.outcome.stop_reason
+            raise InfrastructureError(f"episode {record.task.id} could not be scored: {why}")
+        parts = {name: score.value for name, score in record.outcome.rewards.items()}
+        info = {"stop_reason": record.outcome.stop_reason, "answer": record.outcome.answer, "rewards": parts}
+        return Turn([*messages], True, reward, info)
+
+
+def _wire(observation: Observation, first: int) -> list[dict[str, Any]]:
+    new = replace(observation, messages=observation.messages[first:], tokens=())
+    return wire_messages(new, native=False)
