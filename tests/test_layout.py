@@ -88,11 +88,11 @@ def test_nothing_prints_and_nothing_is_left_to_do(path: Path) -> None:
 
 
 def test_the_ground_floor_imports_no_room() -> None:
-    allowed = {"agentenv/__init__.py", "agentenv/cli.py"}
+    allowed = {"agentenv/__init__.py"}  # the command line and the trainers' adapters stand above the rooms
     into = re.compile(r"^(?:from|import) agentenv\.(?:tools|envs|trajectories)\b", re.MULTILINE)
     for path in sources("agentenv"):
         name = str(path.relative_to(ROOT))
-        if name not in allowed and not name.startswith("agentenv/cli/"):
+        if name not in allowed and not name.startswith(("agentenv/cli/", "agentenv/trainers/")):
             assert not into.search(path.read_text()), name
 
 
