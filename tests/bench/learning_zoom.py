@@ -54,6 +54,16 @@ def board(rng: Random) -> tuple[bytes, tuple[int, int], str]:
     return buffer.getvalue(), (places[0] % 4, places[0] // 4), names[0]
 
 
+def seen_first(name: str) -> list[int]:
+    """The grey values of a pattern in a first view, which is smaller by four."""
+    from PIL import Image
+
+    square = Image.fromarray(pattern(name).astype(np.uint8)).resize(
+        (SQUARE // 4, SQUARE // 4), Image.Resampling.LANCZOS
+    )
+    return np.asarray(square)[4:-4, 4:-4].ravel().tolist()
+
+
 def task(index: int) -> Task:
     """Task `index`, with the zoom of an expert as its evidence."""
     data, (column, row), name = board(Random(f"board/{index}"))

@@ -1,0 +1,47 @@
+"""The learning bench runs from the base to the last figure; what it comes to is not a test's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the trainer needs torch (extra: local)")
+
+import agentenv
+from tests.bench import learning, learning_zoom
+from tests.policy.tiny import save_tiny
+from tests.trajectories.grpo.babble import babble
+
+
+def test_four_models_are_measured_and_nothing_is_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = {"max_new_tokens": 6, "play_batch": 8, "steps": 1}
+    study = learning.Study(
+        env=lambda split: babble(),
+        model=lambda out: save_tiny(out / "base"),
+        expert=lambda: agentenv.make_policy(lambda obs: "ab"),
+        shown=4,
+        held_out=4,
+        attempts=1,
+        cold={**common, "batch": 2},
+        learn={**common, "groups": 2, "group": 4},
+        bare=1,
+    )
+    (tmp_path / "base").mkdir()
+    results = learning.Bench(study, tmp_path).run()
+    assert list(results) == ["base", "cold start", "cold start, then GRPO", "GRPO without a cold start"]
+    assert all(figure["low"] <= figure["mean"] <= figure["high"] for figure in results.values())
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert len(learning.curve(tmp_path / "grpo")) == 1
+    capsys.readouterr()
+    assert learning.Bench(study, tmp_path).run() == results
+    assert "steps" not in capsys.readouterr().out
+
+
+def test_an_expert_solves_the_boards_and_the_first_view_shows_no_pattern() -> None:
+    run = agentenv.rollout(learning_zoom.env("test"), learning_zoom.expert(), tasks=6)
+    assert run.column("reward") == [1.0] * 6
+    assert {record.task.id for record in run} == {f"board-{10_000_000 + index}" for index in range(6)}
+    views = [learning_zoom.seen_first(name) for name in learning_zoom.PATTERNS]
+    assert max(abs(int(value) - views[0][0]) for view in views for value in view) <= 2
