@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from agentenv.trajectory import Trajectory
 
 _MARK = "made by agentenv demo: the folders run-*, sft* and grpo beside this file are replaced by the next one"
-_MADE = ("run-expert", "run-weak", "run-model", "run-zoom", "run-video", "sft", "sft-zoom", "sft-video", "grpo")
+_MADE = ("run-expert", "run-weak", "run-model", "run-zoom", "run-video", "run-search")
+_MADE += ("sft", "sft-zoom", "sft-video", "sft-search", "grpo")
 _TASKS, _GROUP = 24, 4
 _LOOKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "zoom": ("PIL", 4, {"difficulty": 1}),
     "video": ("av", 3, {"difficulty": 1, "kinds": ["read-code", "order", "when-lamp"], "cache": None}),
+    "search": ("reverse_geocode", 3, {"difficulty": 2}),
 }
-"""Environments of things to look at: the module they need, how many tasks are played, and their options."""
+"""Environments of things to look at or to look up: the module they need, how many tasks are played, their options."""
 _WIDTH = 600
 
 
@@ -42,11 +44,12 @@ def demo(
     tasks: Annotated[int, Parameter(show_default=True)] = _TASKS,
     group: Annotated[int, Parameter(show_default=True)] = _GROUP,
 ) -> int:
-    """Play the table, the zoom and the video environment, record, measure, and export training data.
+    """Play the table, the zoom, the video and the search environment, record, measure, and export training data.
 
     Over tables three policies can play: an expert who knows the tasks' evidence, one that makes mistakes, and, where a
-    server is given, a model. Then the expert looks at a few large pictures and videos, if the extras `image` and
-    `video` are installed. An earlier demo in the folder is replaced; a folder that holds anything else is refused.
+    server is given, a model. Then the expert looks at a few large pictures and videos, and searches an offline corpus
+    (whose index is written at the first time), if the extras `image`, `video` and `search` are installed. An earlier
+    demo in the folder is replaced; a folder that holds anything else is refused.
 
     For example:
 
@@ -175,7 +178,7 @@ def _export(runs: dict[str, Run], out: Path) -> dict[str, Path]:
 
 
 def _look(out: Path, name: str) -> tuple[Run, Path]:
-    """The expert looks at large pictures, or long videos; what it saw becomes rows with those pictures."""
+    """The expert looks at large pictures or long videos, or looks things up; what it saw becomes rows for a trainer."""
     from agentenv.trajectories import load
 
     _, tasks, options = _LOOKS[name]
@@ -189,7 +192,7 @@ def _look(out: Path, name: str) -> tuple[Run, Path]:
 
 
 def _show_look(run: Run) -> None:
-    """What the expert was asked, and where the pictures lie that it was shown."""
+    """What the expert was asked, where the pictures lie that it was shown, and what it searched for."""
     from agentenv.types import Image, Video
 
     record = run[0]
@@ -199,6 +202,9 @@ def _show_look(run: Run) -> None:
         size = f"{part.width} x {part.height}"
         where = f"{len(part.frames)} frames" if isinstance(part, Video) else run.media.path(part.sha256)
         common.say(f"  {part.handle:<14} {size:>11}  {where}")
+    for found in (call.data or {} for call in record.tool_runs):
+        if found.get("ids"):
+            common.say(f"  searched: {found['query']}  ->  {found['urls'][0] or found['ids'][0]}")
     common.say(_ending(record).rstrip())
 
 
