@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from agentenv.trajectory import Trajectory
 
 _MARK = "made by agentenv demo: the folders run-*, sft* and grpo beside this file are replaced by the next one"
-_MADE = ("run-expert", "run-weak", "run-model", "run-zoom", "run-video", "run-search")
-_MADE += ("sft", "sft-zoom", "sft-video", "sft-search", "grpo")
+_RUNS = ("expert", "weak", "model", "zoom", "video", "search")
+_MADE = (*(f"run-{name}" for name in _RUNS), "sft", *(f"sft-{name}" for name in _RUNS[3:]), "grpo")
 _TASKS, _GROUP = 24, 4
 _LOOKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "zoom": ("PIL", 4, {"difficulty": 1}),
