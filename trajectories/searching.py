@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw, Struct
 
 from agentenv.trajectory import ToolRun, Trajectory
-from agentenv.types import Table
 
 if TYPE_CHECKING:
     from agentenv.trajectories.run import Run
@@ -169,7 +168,7 @@ def _asked(record: Trajectory, run: ToolRun) -> str:
 
 def _shown(record: Trajectory, run: ToolRun) -> str:
     parts = run.parts or record.nodes[run.node].message.parts
-    return " ".join(part.text for part in parts if isinstance(part, Table) or hasattr(part, "text"))
+    return " ".join(getattr(part, "text", "") for part in parts)
 
 
 def _answers(answer: Any) -> list[str]:

@@ -87,7 +87,7 @@ def geo(
         frame: the coordinate frame of all boxes: "relative_1000", "relative_1", "pixels_shown" or "pixels_original".
         first_view: longer side in pixels of what the policy is shown first.
         scoring: which levels count as right, see `agentenv.envs.rewards.geo.levels`.
-        leak: weight of what is taken off for queries that name the place before it was found (GeoVista's v1 has 1).
+        leak: weight of what is taken off for queries that name the place or a "famous" one (GeoVista's v1 has 1).
         align: weight of the alignment of answer and results (GeoVista's v1 and v2 have 1).
         dialect: how calls and results are written.
         dialect_options: options of the dialect.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentenv.envs.corpus.emblems import Emblem
 from agentenv.envs.corpus.emblems import paint as paint_emblem
@@ -46,8 +46,13 @@ def width(text: str) -> float:
 @lru_cache(maxsize=8192)
 def drawable(text: str) -> bool:
     """Whether the font has every letter of a text."""
-    missing = bytes(face(30).getmask("\uffff"))
-    return all(letter.isspace() or bytes(face(30).getmask(letter)) != missing for letter in text)
+    missing = _pixels("\uffff")
+    return all(letter.isspace() or _pixels(letter) != missing for letter in text)
+
+
+def _pixels(letter: str) -> bytes:
+    mask: Any = face(30).getmask(letter)
+    return bytes(mask)
 
 
 class Plaque(Own, frozen=True, tag="plaque"):
