@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from agentenv.errors import UnknownNameError, UsageError
@@ -110,12 +111,18 @@ def sequences(record: Trajectory, *, inexact: bool = False) -> list[Sample]:
     return found
 
 
-def supervised(records: Iterable[Trajectory], *, inexact: bool = True) -> list[Sample]:
-    """Sequences for supervised training: every advantage is 1, so that the loss is the mean negative log-likelihood."""
-    found = [sample for record in records for sample in sequences(record, inexact=inexact)]
-    for sample in found:
-        sample.advantages[sample.mask] = 1.0
-    return found
+def supervised(given: Iterable[Sample]) -> list[Sample]:
+    """Sequences for supervised training: each token of the loss has the advantage 1, and its log-probability is not
+    known (NaN), so that a policy-gradient loss is the mean negative log-likelihood.
+    """
+    return [
+        replace(
+            sample,
+            advantages=sample.mask.astype(np.float32),
+            logprobs=np.where(sample.mask, np.nan, 0.0).astype(np.float32),
+        )
+        for sample in given
+    ]
 
 
 def samples(
@@ -147,6 +154,9 @@ def samples(
     if method not in NAMES:
         raise UnknownNameError("advantage method", method, NAMES)
     attempts = [[_Attempt(record, rules, inexact) for record in group] for group in groups]
+    if method != "branched":
+        for group in attempts:
+            _check_apart([attempt.record for attempt in group])
     if method == "reinforce_pp":
         tokens = [[attempt.tokens for attempt in group] for group in attempts]
         by_group = reinforce_pp([[a.reward for a in group] for group in attempts], tokens, **options)
@@ -181,6 +191,8 @@ def _weigh(group: list[_Attempt], method: str, options: dict[str, Any]) -> None:
     rewards = [attempt.reward for attempt in group]
     if method == "process_grpo":
         scored = [attempt for attempt in group if attempt.reward is not None]
+        if scored and not any(attempt.steps for attempt in scored):
+            raise UsageError("process_grpo needs rewards of turns: a rubric with components of the scope 'step'")
         for attempt, values in zip(scored, process_grpo([a.steps for a in scored], **options), strict=True):
             _by_turn(attempt, values)
         return
@@ -188,10 +200,15 @@ def _weigh(group: list[_Attempt], method: str, options: dict[str, Any]) -> None:
         paths = _paths([attempt.record for attempt in group])
         _branch(group, paths, branched(rewards, paths))
         return
-    family = {id for attempt in group for id in {attempt.record.id, attempt.record.forked_from} if id}
-    if len(family) < sum(1 + bool(attempt.record.forked_from) for attempt in group):
-        raise UsageError(f"attempts at {group[0].record.task.id} were forked and share turns: take method='branched'")
     _spread(group, advantages(rewards, method, **options))
+
+
+def _check_apart(records: Sequence[Trajectory]) -> None:
+    """Refuse attempts that share turns: each would train on them with an advantage of its own."""
+    if any(record.forked_from for record in records):
+        turns = [turn for path in _paths(records) for turn in path]
+        if len(set(turns)) < len(turns):
+            raise UsageError(f"attempts at {records[0].task.id} were forked and share turns: take method='branched'")
 
 
 def _spread(group: list[_Attempt], row: Sequence[float | None]) -> None:

@@ -25,7 +25,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from msgspec import Struct
 
 from agentenv.env import Env
@@ -38,7 +37,7 @@ from agentenv.trajectories.grpo.batch import Batch, batch
 from agentenv.trajectories.grpo.config import Config, check_layout, check_sampling, parser
 from agentenv.trajectories.grpo.folder import TrainingFolder
 from agentenv.trajectories.grpo.groups import contested, drawn
-from agentenv.trajectories.grpo.samples import Sample, samples, sequence, sequences
+from agentenv.trajectories.grpo.samples import Sample, samples, sequence, sequences, supervised
 from agentenv.trajectories.grpo.tensors import Pictures, tensors
 from agentenv.trajectories.grpo.written import written
 from agentenv.trajectories.run import Run, TrajectoryGroup, load
@@ -335,7 +334,7 @@ def sft(run: Run, policy: TransformersPolicy, config: Config, *, resume: bool = 
     """
     learner = Learner(policy, config)
     learner.start(resume)
-    given = list(_demonstrations(_shown(run), policy, config))
+    given = supervised(_demonstrations(_shown(run), policy, config))
     if not given:
         raise UsageError("no episodes to train on")
     while learner.step < config.steps:
@@ -355,12 +354,10 @@ def _shown(run: Run) -> Run:
 
 def _demonstrations(run: Run, policy: TransformersPolicy, config: Config) -> Iterator[Sample]:
     for record in run:
-        own = config.tokens == "recorded"
-        made = sequences(record) if own else [sequence(written(record, policy.renderer), group=record.group.id)]
-        for sample in made:
-            sample.advantages[sample.mask] = 1.0
-            sample.logprobs[sample.mask] = np.nan  # the plain gradient of the log-likelihood, no ratio
-            yield sample
+        if config.tokens == "recorded":
+            yield from sequences(record)
+        else:
+            yield sequence(written(record, policy.renderer), group=record.group.id)
 
 
 def _tell(learner: Learner, told: Mapping[str, Any], quiet: bool) -> None:

@@ -77,8 +77,9 @@ def test_ids_that_were_computed_from_text_are_refused() -> None:
     with pytest.raises(UsageError, match="computed from text"):
         samples([[made]])
     assert len(samples([[made]], inexact=True)) == 1
-    (sample,) = supervised([made])
+    (sample,) = supervised(sequences(made, inexact=True))
     assert sample.advantages.tolist() == [0.0, 1.0]
+    assert np.isnan(sample.logprobs).tolist() == [False, True]
     with pytest.raises(UsageError, match="lacks token ids"):
         samples([[record()]])
 
@@ -133,7 +134,9 @@ def test_rewards_of_turns_go_to_the_turns() -> None:
     assert second.rewards.tolist() == pytest.approx([0, 0, 0, 0, 2])
     assert first.advantages.tolist() == pytest.approx([0, 0, 0, 0, -half], abs=1e-6)
     assert second.advantages.tolist() == pytest.approx([0, 0, 0, half, half], abs=1e-6)
-    assert samples([[spoken([[1], [30]])]], "process_grpo")[0].advantages.tolist() == [0.0, 0.0]
+    with pytest.raises(UsageError, match="components of the scope 'step'"):
+        samples([[spoken([[1], [30]])]], "process_grpo")
+    assert samples([[record(reward=None)]], "process_grpo") == []
 
 
 def test_forked_attempts_share_turns_that_are_trained_on_once() -> None:
@@ -150,8 +153,11 @@ def test_forked_attempts_share_turns_that_are_trained_on_once() -> None:
     ]
     assert made[0].advantages.tolist() == pytest.approx([0, 2 / 3, 0, 1])
     assert made[1].advantages.tolist() == pytest.approx([0, 0, 0, -2 / 3])
-    with pytest.raises(UsageError, match="branched"):
-        samples([[root, fork]], "grpo")
+    for method in ("grpo", "reinforce_pp"):
+        with pytest.raises(UsageError, match="branched"):
+            samples([[root, fork]], method)
+    early = spoken([[1], [35]], 0.0, forked_from=root.id)
+    assert len(samples([[root, early]], "grpo")) == 2, "forked before the first turn"
 
 
 def test_a_method_that_does_not_exist() -> None:
