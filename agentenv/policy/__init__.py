@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from agentenv.policy.reference import ReferencePolicy
     from agentenv.policy.replay import ReplayPolicy
     from agentenv.policy.scripted import Player, ScriptedPolicy
+    from agentenv.policy.sglang import SGLangPolicy
     from agentenv.policy.transformers import TransformersPolicy
+    from agentenv.policy.vllm import VLLMPolicy
+    from agentenv.policy.vllm_engine import VLLMEnginePolicy
 
 __all__ = [
     "HumanPolicy",
@@ -30,8 +33,11 @@ __all__ = [
     "RandomPolicy",
     "ReferencePolicy",
     "ReplayPolicy",
+    "SGLangPolicy",
     "ScriptedPolicy",
     "TransformersPolicy",
+    "VLLMEnginePolicy",
+    "VLLMPolicy",
     "make_policy",
     "policy_names",
 ]
@@ -44,7 +50,10 @@ _HOME = {
     "ReferencePolicy": "reference",
     "ReplayPolicy": "replay",
     "ScriptedPolicy": "scripted",
+    "SGLangPolicy": "sglang",
     "TransformersPolicy": "transformers",
+    "VLLMEnginePolicy": "vllm_engine",
+    "VLLMPolicy": "vllm",
 }
 
 _MAKERS: dict[str, tuple[str, str, str]] = {
@@ -54,7 +63,10 @@ _MAKERS: dict[str, tuple[str, str, str]] = {
     "reference": ("reference", "ReferencePolicy", ""),
     "replay": ("replay", "ReplayPolicy.load", "RUN_FOLDER"),
     "scripted": ("scripted", "ScriptedPolicy.load", "FILE.json"),
+    "sglang": ("sglang", "SGLangPolicy", "MODEL"),
     "transformers": ("transformers", "TransformersPolicy", "PATH"),
+    "vllm": ("vllm", "VLLMPolicy", "MODEL"),
+    "vllm_engine": ("vllm_engine", "VLLMEnginePolicy", "PATH"),
     "weak": ("reference", "ReferencePolicy.weak", ""),
 }
 """Name -> module, maker, and what follows the colon."""
@@ -71,7 +83,8 @@ def make_policy(spec: str | Policy | Player, **options: Any) -> Policy:
     Args:
         spec: a policy, which is returned as it is; a function, sync or async, that takes the observation and returns a
             turn (text or an `Action`); or one of "reference", "weak", "random", "human", "scripted:FILE.json",
-            "replay:RUN_FOLDER" (or a file of records), "openai:MODEL" and "transformers:PATH".
+            "replay:RUN_FOLDER" (or a file of records), "openai:MODEL", "transformers:PATH", "vllm:MODEL" and
+            "sglang:MODEL" (servers, by token ids) and "vllm_engine:PATH" (vLLM in this process).
         **options: keyword arguments of the policy's class.
 
     Returns:
@@ -98,10 +111,10 @@ def make_policy(spec: str | Policy | Player, **options: Any) -> Policy:
     if rest and not wanted:
         raise UsageError(f"policy {name!r} takes nothing after it; got {spec!r}")
     make = _find(module, maker)
-    parameters = inspect.signature(make).parameters
+    known = (*inspect.signature(make).parameters, *getattr(make, "more_options", ()))
     for option in options:
-        if option not in parameters:
-            raise UnknownNameError(f"option of policy {name!r}:", option, parameters)
+        if option not in known:
+            raise UnknownNameError(f"option of policy {name!r}:", option, known)
     made: Policy = make(rest, **options) if wanted else make(**options)
     return made
 

@@ -43,7 +43,7 @@ class Sampled(Struct, frozen=True):
     Args:
         ids: as they were sampled, the one that ended the turn included.
         logprobs: one for each id, of the distribution that it was drawn from.
-        finish: "stop" or "length".
+        finish: "stop" or "length"; "overflow" where the prompt alone fills the context, and nothing was sampled.
         version: which weights sampled it, where the engine says.
         prompt_tokens: of the prompt as the engine counted it.
         retries: requests before the one that was answered.
@@ -109,6 +109,8 @@ class TokenPolicy(Policy):
             return Action("", finish_reason="overflow", usage=Usage(prompt.length, 0))
         number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7], "big")
         row = await self.sample(Request(prompt, media, number, observation.stop, group))
+        if row.finish == "overflow":
+            return Action("", finish_reason="overflow", usage=Usage(prompt.length, 0))
         action = Action(
             self.renderer.decoded(row.ids),
             finish_reason=row.finish,

@@ -1,0 +1,114 @@
+"""The renderer of a model that runs elsewhere: its tokenizer, chat template and processor, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from agentenv.errors import ConfigError, MissingExtraError
+from agentenv.policy.wire import Media, VideoForm
+from agentenv.tokens.package import PackageRenderer, knows
+from agentenv.tokens.renderer import Renderer
+from agentenv.tokens.template import TemplateRenderer
+
+
+def load_renderer(
+    source: Any,
+    *,
+    renderer: str = "auto",
+    chat_template: str | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    end_tokens: Sequence[int] = (),
+    forks: bool = False,
+    media: Media | None = None,
+    cache_bytes: int = 512 << 20,
+    video: VideoForm = "frames",
+) -> Renderer:
+    """The renderer of a model.
+
+    Args:
+        source: the model's folder, a name that transformers resolves, a tokenizer, or a processor.
+        renderer: "template" renders with the chat template; a name of the package `renderers` ("qwen3" ...) with that;
+            "auto" takes the package where it is installed and knows the model by its name, and the template elsewhere.
+        chat_template: instead of the model's own.
+        template_options: more variables for the chat template.
+        end_tokens: more ids that end a turn.
+        forks: see `agentenv.tokens.conversation.prompt_of`.
+        media: gives an image's bytes by its SHA-256; by default the media store of this process.
+        cache_bytes: memory for images as the processor made them.
+        video: clips are shown as "frames" or as a "video".
+
+    Raises:
+        MissingExtraError: transformers is not installed, torch where the model sees images, or the package `renderers`
+            where it was asked for.
+        ConfigError: the tokenizer cannot be loaded, or the template cannot be used (see `TemplateRenderer`).
+    """
+    tokenizer, processor, config, ends = _parts(source, video)
+    name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__).rstrip("/").rsplit("/", 1)[-1]
+    if renderer not in ("auto", "template") or (renderer == "auto" and processor is None and knows(tokenizer)):
+        return PackageRenderer(tokenizer, "" if renderer == "auto" else renderer)
+    own = (getattr(holder, "chat_template", None) for holder in (processor, tokenizer))
+    template = chat_template or next(filter(None, own), None)
+    made = TemplateRenderer(
+        tokenizer, template, ends=(*end_tokens, *ends), options=template_options, forks=forks, name=name
+    )
+    if processor is not None:
+        _need("torch", "the images of a model")
+        import torch
+
+        from agentenv.policy.vision import Sight
+
+        model = SimpleNamespace(dtype=torch.float32, config=config)
+        made.eyes = Sight(processor, model, name, made.written, media, cache_bytes, video)
+    return made
+
+
+def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]:
+    """Tokenizer, processor where the model sees images, configuration, and tokens that end a turn."""
+    _need("transformers", "the tokens of a model")
+    if not isinstance(source, (str, Path)):
+        if hasattr(source, "image_processor"):
+            return source.tokenizer, source, _config_of(source), ()
+        return source, None, None, ()
+    from transformers import AutoConfig, AutoTokenizer
+
+    from agentenv.policy.vision import load_processor
+
+    path = str(source)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        processor = load_processor(path, config, video == "video")
+        tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the tokenizer of {Path(path).name} cannot be loaded: {why}. A policy that works with token ids needs the"
+            " tokenizer of the served model: give tokenizer=... (a folder, a name that transformers resolves, or a"
+            " loaded tokenizer or processor)"
+        ) from error
+    return tokenizer, processor, config, _ends(path)
+
+
+def _ends(path: str) -> Sequence[int]:
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(path).eos_token_id
+    except (OSError, ValueError):
+        return ()
+    return found if isinstance(found, list) else () if found is None else (found,)
+
+
+def _config_of(processor: Any) -> Any:
+    """As much of a model's configuration as its processor tells: the size of the vocabulary."""
+    size = len(processor.tokenizer)
+    return SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=size))
+
+
+def _need(package: str, what: str) -> None:
+    try:
+        __import__(package)
+    except ImportError:
+        raise MissingExtraError(package, "local", what) from None

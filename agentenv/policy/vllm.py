@@ -1,0 +1,271 @@
+"""A policy behind a vLLM server, by token ids in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import abstractmethod
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+
+from agentenv.errors import ConfigError, PolicyError, did_you_mean
+from agentenv.policy.engine import EnginePolicy, refused
+from agentenv.policy.exact import Request, Sampled
+from agentenv.policy.http import Client, HTTPError, Patience, TransientError, decoded, read_body
+from agentenv.policy.options import check_choice
+from agentenv.policy.wire import content
+from agentenv.trajectory import PolicyInfo
+
+Endpoint = Literal["auto", "generate", "completions"]
+_GENERATE, _COMPLETIONS = "inference/v1/generate", "v1/completions"
+
+
+class ServerPolicy(EnginePolicy):
+    """Base of the policies behind a server that takes token ids.
+
+    Args:
+        model: the model's name on the server.
+        base_url: for instance "http://127.0.0.1:8000"; an ending "/v1" is taken off.
+        key_variable: the environment variable that holds the key. It is read for each request and kept nowhere.
+        patience: how long to try.
+        concurrency: requests in flight at once; by default what the limit of open files allows.
+        options: see `agentenv.policy.engine.Engine`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        key_variable: str,
+        patience: Patience,
+        concurrency: int | None,
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(model, options)
+        address = base_url.rstrip("/").removesuffix("/v1")
+        self.client = Client(address, key_variable, patience, concurrency)
+        self._ready: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.model} at {self.client.shown_url}>"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    async def ready(self) -> None:
+        """See, once, that the server is what is wanted: before the first turn, or whenever it is called first.
+
+        Raises:
+            PolicyError: it is not; the text says what to change.
+        """
+        loop = asyncio.get_running_loop()
+        known = self._ready.get(loop)
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
+            self._ready.clear()
+            known = self._ready[loop] = asyncio.create_task(self._look())
+        await asyncio.shield(known)
+
+    @abstractmethod
+    async def _look(self) -> None:
+        """See what the server is."""
+
+    async def sample(self, request: Request) -> Sampled:
+        """Sample one turn. Where it is cancelled the connection is closed, upon which the server stops its work."""
+        await self.ready()
+        if request.prompt.length >= self.context:  # the server has only now said how much it takes
+            return Sampled((), (), "overflow")
+        return await self._sample(request)
+
+    @abstractmethod
+    async def _sample(self, request: Request) -> Sampled:
+        """Sample one turn on a server that is known."""
+
+    async def asked(self, path: str, body: dict[str, Any]) -> tuple[Any, int]:
+        """The decoded answer to a request, and how many attempts came before."""
+
+        async def read(answer: aiohttp.ClientResponse) -> Any:
+            data = await read_body(answer)
+            try:
+                return decoded(data)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise TransientError(f"its answer of {len(data)} bytes is not JSON ({error})") from None
+
+        return await self.client.post(path, msgspec.json.encode(body), read)
+
+
+class VLLMPolicy(ServerPolicy):
+    """Plays through a vLLM server by token ids: `POST /inference/v1/generate`, else `/v1/completions`.
+
+    Start the server with `--enable-scale-out --logprobs-mode processed_logprobs`: the first switches on the interface
+    that takes images beside token ids and says which weights sampled what, the second makes log-probabilities those of
+    the distribution that is sampled from. Prefix caching, on by default there, computes what a group shares once.
+
+    Before the first turn the server is asked what it serves, how long its context is, and whether it gives ids and
+    log-probabilities as they are needed; whatever is missing is an error that says what to change.
+
+    Args:
+        model: the model's name on the server; its tokenizer is loaded from there unless `tokenizer` is given.
+        base_url: for instance "http://127.0.0.1:8000"; VLLM_BASE_URL by default.
+        api_key_env: the environment variable that holds the key. It is read for each request and kept nowhere.
+        endpoint: "generate" or "completions"; "auto" takes the first where the server has it.
+        timeout: seconds for one attempt. deadline: seconds for all attempts of one turn. retries: further attempts.
+        concurrency: requests in flight at once; by default what the limit of open files allows.
+        options: see `agentenv.policy.engine.Engine`.
+
+    Raises:
+        ConfigError: no address is known, a setting is wrong, or tokenizer or chat template cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        *,
+        api_key_env: str = "VLLM_API_KEY",
+        endpoint: Endpoint = "auto",
+        timeout: float = 600.0,
+        deadline: float = 1800.0,
+        retries: int = 5,
+        concurrency: int | None = None,
+        **options: Any,
+    ) -> None:
+        address = base_url or os.environ.get("VLLM_BASE_URL", "")
+        if not address:
+            raise ConfigError("which server? Give base_url=..., or set VLLM_BASE_URL")
+        check_choice("endpoint", endpoint, ("auto", "generate", "completions"))
+        patience = Patience(timeout=timeout, deadline=deadline, retries=retries)
+        super().__init__(model, address, api_key_env, patience, concurrency, options)
+        self._endpoint: str = endpoint
+        self.info = PolicyInfo("vllm", model, self.settings | {"base_url": self.client.shown_url}, "ids_full")
+
+    # -- before the first turn ----------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        served = await self.client.get("v1/models")
+        listed = served.get("data") if isinstance(served, dict) else None
+        if not isinstance(listed, list):
+            raise PolicyError(f"no vLLM server answers at {self.client.shown_url} (asked for v1/models)")
+        found = {str(item.get("id")): item for item in listed if isinstance(item, dict)}
+        if self.model not in found:
+            raise refused(f"the server does not serve the model {self.model!r}{did_you_mean(self.model, found)}")
+        length = found[self.model].get("max_model_len")
+        if isinstance(length, int) and self.engine.context is None:
+            self.context = length
+        if self._endpoint == "auto":
+            self._endpoint = "generate" if await self._has_generate() else "completions"
+        await self._probe()
+
+    async def _has_generate(self) -> bool:
+        try:
+            await self.asked(_GENERATE, {})
+        except HTTPError as error:
+            return error.status in (400, 422)  # it is there, and wants a request
+        return True
+
+    async def _probe(self) -> None:
+        """Sample single tokens: are there ids, are the log-probabilities of what is sampled from?"""
+        ids = list(self.renderer.ends)[:1]
+        gaps = []
+        for temperature in (1.0, 0.5):
+            body = {"temperature": temperature, "max_tokens": 1, "logprobs": 2, "seed": 0}
+            answer, _ = await self.asked(*self._written(ids, body))
+            choice = _choice(answer)
+            self.sampled(*_got(choice, self._endpoint))
+            gaps.append(_gap(choice, self._endpoint))
+        if 0 < self.engine.temperature != 1.0 and None not in gaps:
+            wide, narrow = gaps[1], gaps[0]
+            assert wide is not None
+            assert narrow is not None
+            if abs(wide - narrow) < abs(wide - 2 * narrow):
+                raise refused(
+                    f"{self.model}: the server gives log-probabilities of the model before temperature, top_p and"
+                    f" top_k, and turns are sampled with temperature {self.engine.temperature:g}: start it with"
+                    " --logprobs-mode processed_logprobs, or sample with temperature 1"
+                )
+
+    # -- turns --------------------------------------------------------------------------------------------------------
+
+    async def _sample(self, request: Request) -> Sampled:
+        path, body = self._written(list(request.prompt.ids), self.sampling(request))
+        if request.media:
+            body["content_parts"] = await asyncio.to_thread(self._parts, request)
+        answer, retries = await self.asked(path, body)
+        choice = _choice(answer)
+        self.seen(request, answer.get("prompt_token_ids", choice.get("prompt_token_ids")))
+        ids, logprobs = self.sampled(*_got(choice, self._endpoint))
+        finish = str(choice.get("finish_reason") or "stop")
+        if finish not in ("stop", "length"):
+            raise PolicyError(f"{self.model}: the server ended a turn with {finish!r}")
+        return Sampled(ids, logprobs, finish, self._version(choice), _prompt_tokens(answer), retries)
+
+    def _written(self, ids: list[int], sampling: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request."""
+        more: dict[str, Any] = {"model": self.model, "return_token_ids": True}
+        if self.version:
+            more["cache_salt"] = self.version
+        if self._endpoint == "generate":
+            if "logit_bias" in sampling:
+                sampling = sampling | {"logit_bias": {int(token): v for token, v in sampling["logit_bias"].items()}}
+            return _GENERATE, {"token_ids": ids, "sampling_params": sampling, **more}
+        return _COMPLETIONS, {"prompt": ids, **sampling, **more}
+
+    def _parts(self, request: Request) -> list[dict[str, Any]]:
+        """The media of a request, in order, as `content_parts`: the placeholders in the ids stay single."""
+        if self._endpoint != "generate":
+            raise refused(
+                f"{self.model}: images go to a vLLM server beside token ids only through {_GENERATE}: start it with"
+                " --enable-scale-out"
+            )
+        items = content(request.media, self.engine.media)
+        assert isinstance(items, list)
+        return [{"type": item["type"], "url": item[item["type"]]["url"]} for item in items]
+
+    def _version(self, choice: dict[str, Any]) -> str:
+        spans = choice.get("weight_versions") or ()
+        named = [str(span.get("version")) for span in spans if isinstance(span, dict) and span.get("version")]
+        return ",".join(dict.fromkeys(named)) or self.version
+
+
+def _choice(answer: Any) -> dict[str, Any]:
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise PolicyError("the server's answer holds no choices")
+    found: dict[str, Any] = choices[0]
+    return found
+
+
+def _entries(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    logprobs = choice.get("logprobs")
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return entries if isinstance(entries, list) else []
+
+
+def _got(choice: dict[str, Any], endpoint: str) -> tuple[Any, Any]:
+    """Ids and log-probabilities of a choice, as they came."""
+    ids, logprobs = choice.get("token_ids"), choice.get("logprobs")
+    if endpoint == "completions":
+        return ids, logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
+    entries = _entries(choice)
+    if [entry.get("token_id") for entry in entries] != ids:
+        return ids, None
+    return ids, [entry.get("logprob") for entry in entries]
+
+
+def _gap(choice: dict[str, Any], endpoint: str) -> float | None:
+    """How far the likeliest token is above the next one, in nats; None where the answer does not say."""
+    if endpoint == "completions":
+        top = ((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0]
+        values = list(top.values()) if isinstance(top, dict) else []
+    else:
+        values = [entry.get("logprob") for entry in (_entries(choice) or [{}])[0].get("top_logprobs", ())]
+    best = sorted((value for value in values if isinstance(value, (int, float))), reverse=True)[:2]
+    return best[0] - best[1] if len(best) == 2 and best[0] - best[1] > 0.01 else None
+
+
+def _prompt_tokens(answer: dict[str, Any]) -> int:
+    usage = answer.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0
