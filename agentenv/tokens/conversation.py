@@ -53,7 +53,8 @@ def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = Fal
         added: Tokens | str = "what the engine was given before an earlier turn is not known"
     else:
         ids = tuple(token for tokens in before for token in tokens.ids)
-        added = renderer.bridge(ids, observation.messages[sampled + 1 :], observation.tools, native=native)
+        new, count = observation.messages[sampled + 1 :], len(before[-1].ids)
+        added = renderer.bridge(ids, count, new, observation.tools, native=native)
         if isinstance(added, Tokens):
             return _joined([*before, added], added)
     reason = added if isinstance(added, str) else ""

@@ -30,7 +30,8 @@ class PackageRenderer:
         except ImportError:
             raise MissingExtraError("renderers", "renderers", f"the renderer {name!r}") from None
         try:
-            self._own: Any = create_renderer(tokenizer, config_from_name(name) if name else None)
+            config: Any = config_from_name(name) if name else None
+            self._own: Any = create_renderer(tokenizer, config)
             self.ends = frozenset(self._own.get_stop_token_ids())
         except (ValueError, KeyError, ImportError, AttributeError, AssertionError) as error:
             raise ConfigError(f"the package 'renderers' has no renderer {name!r} for this tokenizer: {error}") from None
@@ -51,14 +52,12 @@ class PackageRenderer:
         return Tokens(tuple(self._own.render_ids(_chat(messages, native), **_with(tools, native), **_OPENED)))
 
     def bridge(
-        self, before: Sequence[int], new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
+        self, before: Sequence[int], sampled: int, new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
     ) -> Tokens | str:
         """See `Renderer.bridge`."""
         self._only_text(new)
-        ids = list(before)
-        # The package looks for the end of the turn in the completion: all of it may be one, since what was sampled
-        # stands at its end.
-        made = self._own.bridge_to_next_turn(ids[:1], ids[1:], _chat(new, native), **_with(tools, native))
+        ids, start = list(before), len(before) - sampled
+        made = self._own.bridge_to_next_turn(ids[:start], ids[start:], _chat(new, native), **_with(tools, native))
         if made is None:
             return f"{self._name} cannot prove what follows this turn"
         if list(made.token_ids[: len(ids)]) != ids:
@@ -85,7 +84,7 @@ def _chat(messages: Sequence[Message], native: bool) -> list[dict[str, Any]]:
 
 
 def _with(tools: Sequence[ToolSpec], native: bool) -> dict[str, Any]:
-    return {"tools": [tool.openai()["function"] for tool in tools] if native and tools else None}
+    return {"tools": [tool.openai() for tool in tools] if native and tools else None}
 
 
 def knows(tokenizer: Any) -> bool:

@@ -53,13 +53,14 @@ class Renderer(Protocol):
         ...
 
     def bridge(
-        self, before: Sequence[int], new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
+        self, before: Sequence[int], sampled: int, new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
     ) -> Tokens | str:
         """What follows sampled ids: the end of the turn where it was not sampled, the new messages, and the opening of
         the model's turn.
 
         Args:
-            before: all ids so far, the sampled ones at their end.
+            before: all ids so far.
+            sampled: how many of them, at their end, are the last turn.
             new: the messages that followed.
             tools: of the observation.
             native: calls travel beside the text, and results in messages of role tool.

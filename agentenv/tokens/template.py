@@ -93,7 +93,7 @@ class TemplateRenderer:
         return known
 
     def bridge(
-        self, before: Sequence[int], new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
+        self, before: Sequence[int], sampled: int, new: Sequence[Message], tools: Sequence[ToolSpec], *, native: bool
     ) -> Tokens | str:
         """See `Renderer.bridge`."""
         reason = self.refusal(native, kind_of(chat(new, native=native)))
@@ -105,7 +105,7 @@ class TemplateRenderer:
         if known is None:
             known = self._suffix(new, tools, native)
             self._remember(key, known)
-        closed = before[-1] in self.ends if before else False
+        closed = sampled > 0 and before[-1] in self.ends
         return self._opened(known) if closed else known
 
     def _suffix(self, new: Sequence[Message], tools: Sequence[ToolSpec], native: bool) -> Tokens:
