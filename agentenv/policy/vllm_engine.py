@@ -46,10 +46,11 @@ class VLLMEnginePolicy(EnginePolicy):
     ) -> None:
         try:
             import vllm
+            from vllm.v1.engine.async_llm import AsyncLLM
         except ImportError:
             raise MissingExtraError("vllm", "vllm", "vLLM in this process") from None
         super().__init__(model, options)
-        self._vllm, self._llm, self._own = vllm, llm, llm is None
+        self._vllm, self._make, self._llm, self._own = vllm, AsyncLLM.from_engine_args, llm, llm is None
         self._args = {"model": model, "logprobs_mode": "processed_logprobs", **(engine_args or {})}
         self._slots = asyncio.Semaphore(concurrency)
         self._starting = asyncio.Lock()
@@ -74,7 +75,7 @@ class VLLMEnginePolicy(EnginePolicy):
             if self._llm is None:
                 args = self._vllm.AsyncEngineArgs(**self._args)
                 try:
-                    self._llm = await asyncio.to_thread(self._vllm.v1.engine.async_llm.AsyncLLM.from_engine_args, args)
+                    self._llm = self._make(args)  # here, since it takes hold of the running loop
                 except Exception as error:  # whatever an engine raises when it cannot start
                     raise PolicyError(f"vLLM cannot be started with {self.model}: {error}") from error
                 self._taken(self._llm)
