@@ -57,7 +57,9 @@ class VLLMEnginePolicy(EnginePolicy):
         if llm is not None:
             self._taken(llm)
         name = model.rstrip("/").rsplit("/", 1)[-1]
-        self.info = PolicyInfo("vllm_engine", name, self.settings | {"vllm": str(getattr(vllm, "__version__", ""))}, "ids_full")
+        self.info = PolicyInfo(
+            "vllm_engine", name, self.settings | {"vllm": str(getattr(vllm, "__version__", ""))}, "ids_full"
+        )
 
     def _taken(self, llm: Any) -> None:
         config = getattr(llm, "model_config", None) or llm.vllm_config.model_config

@@ -44,7 +44,9 @@ def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = Fal
         PolicyError: the conversation cannot be rendered, or it would have to be rendered anew and that is not allowed.
     """
     native = observation.dialect == "native"
-    sampled = max((index for index, tokens in enumerate(observation.tokens) if tokens is not None), default=-1)
+    sampled = len(observation.tokens) - 1
+    while sampled >= 0 and observation.tokens[sampled] is None:
+        sampled -= 1
     if sampled < 0 or observation.messages[sampled].role != "assistant":
         refused = "" if not _turns(observation) else "turns in it came without token ids"
         return _anew(renderer, observation, native, refused)
@@ -52,11 +54,11 @@ def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = Fal
     if before is None:
         added: Tokens | str = "what the engine was given before an earlier turn is not known"
     else:
-        ids = tuple(token for tokens in before for token in tokens.ids)
+        ids, spans = _joined(before)
         new, count = observation.messages[sampled + 1 :], len(before[-1].ids)
         added = renderer.bridge(ids, count, new, observation.tools, native=native)
         if isinstance(added, Tokens):
-            return _joined([*before, added], added)
+            return _prompt(ids, spans, added)
     reason = added if isinstance(added, str) else ""
     if not forks:
         error = PolicyError(
@@ -91,14 +93,23 @@ def _stream(observation: Observation) -> list[Tokens] | None:
 
 def _anew(renderer: Renderer, observation: Observation, native: bool, reason: str) -> Prompt:
     context = renderer.prompt(observation.messages, observation.tools, native=native)
-    return _joined([context], replace(context, fork=reason) if reason else context)
+    return _prompt([], [], replace(context, fork=reason) if reason else context)
 
 
-def _joined(stream: Sequence[Tokens], context: Tokens) -> Prompt:
+def _joined(stream: Sequence[Tokens]) -> tuple[list[int], list[MediaSpan]]:
     ids: list[int] = []
     spans: list[MediaSpan] = []
     for tokens in stream:
-        spans += (replace(span, offset=len(ids) + span.offset) for span in tokens.media)
+        if tokens.media:
+            spans += (replace(span, offset=len(ids) + span.offset) for span in tokens.media)
         ids += tokens.ids
-    length = len(ids) + sum(max(span.length - 1, 0) for span in spans)
-    return Prompt(tuple(ids), tuple(spans), context, length)
+    return ids, spans
+
+
+def _prompt(before: list[int], spans: list[MediaSpan], context: Tokens) -> Prompt:
+    """The prompt of ids and spans so far, and of what is added."""
+    if context.media:
+        spans = [*spans, *(replace(span, offset=len(before) + span.offset) for span in context.media)]
+    ids = (*before, *context.ids)
+    more = sum(max(span.length - 1, 0) for span in spans) if spans else 0
+    return Prompt(ids, tuple(spans), context, len(ids) + more)

@@ -29,6 +29,7 @@ from tests.bench import (
     searching,
     table_code,
     tables,
+    token_truth,
     web,
     zoom_memory,
 )
@@ -37,7 +38,7 @@ from tests.bench.figure import ROOT, Figure, Group, Scale, shown
 ALL = (
     *(episodes.GROUP, endurance.WAITING, endurance.MEMORY, tables.GROUP),
     *(table_code.GROUP, imports.GROUP, zoom_memory.GROUP, clips.GROUP, searching.GROUP, web.GROUP),
-    *(batches.GROUP, install.GROUP),
+    *(batches.GROUP, token_truth.GROUP, install.GROUP),
 )
 GROUPS = {group.name: group for group in ALL}
 WORK = {name: work for group in ALL for name, work in group.work.items()}

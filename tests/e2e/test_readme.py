@@ -14,7 +14,7 @@ from tests.e2e.helpers import model_server
 from tests.policy.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
-MODEL = "Qwen/Qwen3-0.6B"
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [

@@ -60,7 +60,11 @@ class TokenServer:
         body = await self._body(request)
         pairs = [[-0.5, token, None] for token in self.says]
         given = self.expand(body["input_ids"], len(body.get("image_data", ())))
-        about: dict[str, Any] = {"output_token_logprobs": pairs, "finish_reason": {"type": "stop"}, "weight_version": "step-4"}
+        about: dict[str, Any] = {
+            "output_token_logprobs": pairs,
+            "finish_reason": {"type": "stop"},
+            "weight_version": "step-4",
+        }
         about |= {"prompt_tokens": len(given), "prompt_token_ids": given}
         return self._answer({"text": "?", "output_ids": self.says, "meta_info": about})
 

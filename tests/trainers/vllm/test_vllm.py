@@ -181,6 +181,7 @@ def t_of(action: Any) -> Any:
     return Tokens(action.token_ids, action.logprobs)
 
 
+@pytest.mark.filterwarnings("default")  # vLLM's own imports warn
 def test_vllm_in_this_process(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("VLLM_CPU_KVCACHE_SPACE", "1"), ("VLLM_CPU_OMP_THREADS_BIND", "nobind")):
         monkeypatch.setenv(name, value)
