@@ -41,7 +41,8 @@ def written(record: Trajectory, renderer: Any, *, native_dialect: str = "hermes"
             new.append(node.message)
             continue
         if segments:
-            added: Tokens | str = renderer.bridge(ids, new, record.env.tools, native=native)
+            last = len(segments[-1].ids)
+            added: Tokens | str = renderer.bridge(ids, last, new, record.env.tools, native=native)
         else:
             added = renderer.prompt(new, record.env.tools, native=native)
         if isinstance(added, str):
