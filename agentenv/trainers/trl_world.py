@@ -36,6 +36,7 @@ class TRLWorld:
         self._task = ""
         self._ran: list[int] = []
         self._broken: Exception | None = None
+        self._record: Trajectory | None = None
 
     def reset(self, **row: Any) -> list[dict[str, Any]] | None:
         """Start the task that the row names; gives the last message of a prompt with pictures, as content blocks."""
@@ -44,7 +45,7 @@ class TRLWorld:
             task = self._tasks[self._task]
         except KeyError as missing:
             raise UsageError(f"the row has no {missing} of this spec: train on spec.train_dataset") from None
-        self._ran, self._broken = [], None
+        self._ran, self._broken, self._record = [], None, None
         last = self._env.start(task, policy=self._info).messages[-1]
         return blocks(said(last)) if has_media([last]) else None
 
@@ -73,10 +74,17 @@ class TRLWorld:
             return blocks([part for message in messages for part in said(message)])
         return "\n".join(message.text for message in messages)
 
+    def _played(self, record: Trajectory) -> None:
+        """Take the record of an episode that a rollout function played."""
+        self._env.close()
+        self._record = record
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _settle(self, completion: Sequence[Mapping[str, Any]]) -> Trajectory:
         """End the episode as the completion ends, and score it."""
+        if self._record is not None:
+            return self._record
         episode = self._env.episode
         if episode is None:
             raise UsageError("the trainer asked for the reward of a rollout that it never began")
