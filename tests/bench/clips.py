@@ -33,7 +33,7 @@ OTHERS = {
     "decord": ("clip_decord", 2.0, "x", "decord 0.6 with its size given to the reader, and one thread"),
     "torchcodec": ("clip_torchcodec", 1.5, "x", "torchcodec's approximate seeking"),
     "plain": ("clip_pyav_plainly", None, "x", "PyAV with a seek for each frame"),
-    "longvt": ("clip_longvt", None, "x", "what LongVT does: decord in full size at the same frames, and torch to resize"),
+    "longvt": ("clip_longvt", None, "x", "what LongVT does: decord in full size, our frames, torch to resize"),
 }
 OPTIONAL = ("clip_torchcodec", "clip_decord", "clip_longvt")
 _TICK = Fraction(1, 90_000)
