@@ -109,7 +109,8 @@ class OpenAIPolicy(Policy):
         sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         _check_sampling(**sampling, stop=stop, extra_body=extra_body, prices=prices)
         _check_patience(timeout, deadline, retries, pause, concurrency)
-        self.media, self.image_url, self.tool_media, self.video = media, image_url, tool_media, video
+        self.media, self.image_url, self.tool_media = media, image_url, tool_media
+        self.video: VideoForm = video
         self.prices, self.capture = prices, capture
         self.stream, self.on_delta, self.send_reasoning = stream or on_delta is not None, on_delta, send_reasoning
         self.model, self.native, self.seed, self.stop = model, native, seed, tuple(stop)

@@ -17,7 +17,7 @@ from agentenv.registry import make
 from agentenv.reward import total
 from agentenv.trainers.common import chosen, opening
 from agentenv.trajectory import PolicyInfo, Trajectory
-from agentenv.types import Observation, StopReason, Task
+from agentenv.types import Action, Observation, StopReason, Task
 
 
 def rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
@@ -138,25 +138,34 @@ class Session:
         """Start, and give the opening messages."""
         return _wire(self.env.start(self.task, seed=self._seed, policy=self._info), 0)
 
-    def step(self, text: str) -> Turn:
+    def step(self, text: str, finish: str = "stop") -> Turn:
         """Take the policy's turn.
+
+        Args:
+            text: what the model wrote, without the token that ended the turn.
+            finish: "stop", or "length" where the turn was cut short.
 
         Raises:
             InfrastructureError: the episode ended without a score. No number stands for that: 0 would be a lie.
         """
-        step = self.env.step(text)
+        step = self.env.step(Action(text, finish_reason=finish))
         return self._turn(step.observation, step.terminated or step.truncated)
 
-    async def astep(self, text: str) -> Turn:
+    async def astep(self, text: str, finish: str = "stop") -> Turn:
         """As `step`; the calls of the turn run at once."""
-        step = await self.env.astep(text)
+        step = await self.env.astep(Action(text, finish_reason=finish))
         return self._turn(step.observation, step.terminated or step.truncated)
 
-    def cut(self) -> Turn:
-        """End the episode since the trainer goes no further, and score it."""
+    def cut(self, reason: StopReason = StopReason.MAX_TURNS) -> Turn:
+        """End the episode since the trainer goes no further, and score it as it stands.
+
+        Raises:
+            InfrastructureError: it could not be scored.
+        """
         episode = self.env.episode
-        if episode is not None and episode.stop is None:
-            episode.end(StopReason.MAX_TOKENS)
+        assert episode is not None
+        if episode.stop is None:
+            episode.end(reason)
             self.env.finish()
         return self._ended([])
 

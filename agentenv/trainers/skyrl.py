@@ -38,13 +38,14 @@ class AgentEnvText(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is not typed
 
     Args:
         env_config: SkyRL's settings for this class; nothing of it is used.
-        extras: the row, less its prompt.
+        extras: the row, less its prompt. SkyRL adds its own `max_turns`, at which the episode is cut and scored as it
+            stands, since its generator leaves that to the environment.
     """
 
     def __init__(self, env_config: Any = None, extras: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.session = Session((extras or {}).get("extra_info") or {}, "skyrl")
-        self.max_turns = self.session.env.rules.limits.turns or 1_000_000
+        self.max_turns = (extras or {}).get("max_turns") or 1_000_000
 
     def init(self, prompt: ConversationType) -> tuple[ConversationType, dict[str, Any]]:
         """The environment's own opening; the row's prompt is what it was made from."""
@@ -54,6 +55,8 @@ class AgentEnvText(BaseTextEnv):  # type: ignore[misc]  # skyrl_gym is not typed
         """Take the model's turn."""
         self.turns += 1
         turn = self.session.step(action)
+        if not turn.done and self.turns >= self.max_turns:
+            turn = self.session.cut()
         return BaseTextEnvStepOutput(
             observations=[] if turn.done else turn.messages,
             reward=turn.reward,

@@ -9,21 +9,35 @@ environment says, pictures included, and ends the rollout when the episode ends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from swift.infer_engine.protocol import RolloutInferRequest
 from swift.rewards.orm import ORM, orms
 from swift.rollout.multi_turn import MultiTurnScheduler, multi_turns
 
 from agentenv.trainers.session import Session, Turn, rows
-from agentenv.types import Task
+from agentenv.types import StopReason, Task
 
 NAME = "agentenv"
+_MARKERS = re.compile("<(image|video|audio)>")
 
 
 def swift_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
-    """Tasks as lines of ms-swift's data set (see `agentenv.trainers.session.rows`)."""
-    return [{"messages": row["prompt"], **row["extra_info"]} for row in rows(name, tasks, **options)]
+    """Tasks as lines of ms-swift's data set, with the environment's own opening, pictures as data URLs.
+
+    In colocate mode swift samples the first turn with the pictures of the row, so they have to be there.
+    """
+    return [_line(row["extra_info"]) for row in rows(name, tasks, **options)]
+
+
+def _line(extra_info: dict[str, Any]) -> dict[str, Any]:
+    session = Session(extra_info, NAME)
+    opened = RolloutInferRequest(messages=[])
+    _append(opened, session.begin())
+    session.close()
+    return {"messages": opened.messages, **({"images": opened.images} if opened.images else {}), **extra_info}
 
 
 class AgentEnvScheduler(MultiTurnScheduler):  # type: ignore[misc]  # swift is not typed
@@ -35,26 +49,33 @@ class AgentEnvScheduler(MultiTurnScheduler):  # type: ignore[misc]  # swift is n
         self._turns: dict[str, Turn] = {}
 
     async def on_trajectory_start(self, requests: list[Any]) -> None:
-        """Put the environment's own opening, pictures included, in the place of each request's messages."""
+        """Start an episode for each request, whose messages and pictures become the opening's."""
         for request in requests:
             session = self._sessions[_key(request)] = Session(request.data_dict, "ms-swift")
-            request.messages = []
-            request.images = []
+            request.messages, request.images = [], []
             _append(request, session.begin())
 
     async def on_turn_end(self, infer_request: Any, response_choice: Any, current_turn: int) -> dict[str, Any]:
-        """Take the model's turn, and say whether the episode is over."""
+        """Take the model's turn, and say whether the episode is over.
+
+        Raises:
+            InfrastructureError: it could not be scored.
+        """
         key = _key(infer_request)
-        session = self._sessions[key]
-        turn = await session.astep(infer_request.messages[-1]["content"])
-        cut = response_choice.finish_reason == "length" or bool(self.max_turns and current_turn >= self.max_turns)
-        if cut and not turn.done:
+        session, finish = self._sessions[key], response_choice.finish_reason or "stop"
+        turn = await session.astep(response_choice.message.content, finish)
+        if not turn.done and finish == "length":
+            turn = session.cut(StopReason.MAX_TOKENS)
+        elif not turn.done and self.max_turns and current_turn >= self.max_turns:
             turn = session.cut()
-        self._turns[key] = turn
         if not turn.done:
+            self._turns[key] = turn
             return {"done": False}
         self._sessions.pop(key).close()
-        return {"done": True, "rollout_infos": {"agentenv_reward": turn.reward, "agentenv": turn.info}}
+        infos: dict[str, Any] = {"agentenv_reward": turn.reward, "agentenv": turn.info}
+        if infer_request.images:  # the sample that is trained on keeps its first pictures otherwise
+            infos["images"] = infer_request.images
+        return {"done": True, "rollout_infos": infos}
 
     def step(self, infer_request: Any, response_choice: Any, current_turn: int) -> dict[str, Any]:
         """Append what the environment said to the turn."""
@@ -82,8 +103,15 @@ def _append(request: Any, messages: list[dict[str, Any]]) -> None:
         content = message["content"]
         if not isinstance(content, str):
             request.images = [*request.images, *(item["image_url"]["url"] for item in content if "image_url" in item)]
-            content = "".join("<image>" if "image_url" in item else item["text"] for item in content)
+            content = "".join("<image>" if "image_url" in item else _plain(item["text"]) for item in content)
+        else:
+            content = _plain(content)
         request.messages.append({"role": message["role"], "content": content})
+
+
+def _plain(text: str) -> str:
+    """The text without what swift would take for the place of a medium."""
+    return _MARKERS.sub("\u2039\\1>", text)
 
 
 multi_turns[NAME] = AgentEnvScheduler
