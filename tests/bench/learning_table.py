@@ -11,15 +11,16 @@ from tests.policy.smollm import smollm_folder
 
 
 def env(split: str) -> Env:
-    """Questions over one table of 30 countries; what is asked never occurs in both splits."""
+    """Look-ups and counts over one table of 30 countries; what is asked never occurs in both splits."""
     return agentenv.make(
         "table",
         difficulty=1,
+        kinds=["lookup", "count"],
         split=split,
         tools=["table_query"],
         dialect="tags",
         system="Answer with the tool.",
-        limits={"turns": 4, "on_turns": "stop"},
+        limits={"turns": 3, "on_turns": "stop"},
     )
 
 
@@ -31,15 +32,15 @@ def expert() -> agentenv.Policy:
     return agentenv.make_policy("reference", say="nowhere")
 
 
-_COMMON = {"dtype": "bfloat16", "max_new_tokens": 64, "play_batch": 32, "row_tokens": 2500, "save_every": 10}
+_COMMON = {"dtype": "bfloat16", "max_new_tokens": 48, "play_batch": 32, "row_tokens": 1100, "save_every": 2}
 STUDY: dict[str, Any] = {
     "env": env,
     "model": model,
     "expert": expert,
-    "shown": 80,
+    "shown": 64,
     "held_out": 48,
     "attempts": 1,
-    "cold": {**_COMMON, "steps": 10, "batch": 8, "learning_rate": 1e-4, "warmup": 3},
-    "learn": {**_COMMON, "steps": 12, "groups": 4, "group": 8, "learning_rate": 2e-5, "warmup": 2, "method": "rloo"},
+    "cold": {**_COMMON, "steps": 8, "batch": 8, "learning_rate": 1e-4, "warmup": 3},
+    "learn": {**_COMMON, "steps": 12, "groups": 4, "group": 8, "learning_rate": 3e-5, "warmup": 2, "method": "rloo"},
     "bare": 2,
 }

@@ -121,10 +121,10 @@ STUDY: dict[str, Any] = {
     "env": env,
     "model": model,
     "expert": expert,
-    "shown": 600,
+    "shown": 1600,
     "held_out": 192,
     "attempts": 1,
-    "cold": {**_COMMON, "steps": 240, "batch": 16, "learning_rate": 1e-3, "warmup": 30},
+    "cold": {**_COMMON, "steps": 420, "batch": 16, "learning_rate": 1e-3, "warmup": 30},
     "learn": {**_COMMON, "steps": 24, "groups": 8, "group": 8, "learning_rate": 1e-4, "warmup": 3, "method": "rloo"},
     "bare": 3,
 }
