@@ -112,7 +112,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         head = "\n\n".join(text for text in (system, instructions) if text)
         limits, texts = limits or Limits(), texts or Texts()
         check_limits(limits, by_name)
-        check_texts(texts)
+        check_texts(texts, by_name)
         opening = Message("system", (Text(head),)) if head else None
         self.rules = Rules(self.dialect, by_name, limits, texts, opening, count, options)
         self.env_spec = EnvSpec(

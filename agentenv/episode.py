@@ -236,12 +236,12 @@ class Episode:
                 done = iter(results)
                 results = [self._refused[call.id] if call.id in self._refused else next(done) for call in planned]
                 self._refused = {}
-            self._show(results)
+            self._show(results, planned)
         if self.stop is None:
             self._check_budgets(now)
         return self._observation(new, now)
 
-    def _show(self, results: Sequence[ToolResult]) -> None:
+    def _show(self, results: Sequence[ToolResult], calls: Sequence[ToolCall]) -> None:
         rules = self.rules
         if rules.limits.images is not None:
             results = self._within_images(results)
@@ -255,7 +255,8 @@ class Episode:
             if result.stop and result.error_kind is None:
                 self.stop = StopReason.TOOL_STOP
                 self.answer = "".join(getattr(part, "text", "") for part in result.parts)
-        self._record(shown, rules.dialect.results(shown), changes)
+        question = str(self.task.metadata.get("question", ""))
+        self._record(shown, rules.dialect.results(shown, calls, question), changes)
 
     def _within_images(self, results: Sequence[ToolResult]) -> list[ToolResult]:
         """The results, those with more images than the episode may still see replaced by an error."""
@@ -310,8 +311,17 @@ class Episode:
             return
         if self.forced is not None:
             self._notice(self.rules.texts.force.format(limit=LIMIT_NAMES[self.forced]))
-        elif limits.turns is not None and limits.turns - used.turns <= limits.hint_turns:
-            self._notice(self.rules.texts.hint.format(left=limits.turns - used.turns))
+        elif limits.turns is not None and limits.turns - used.turns <= limits.hint_turns + 1:
+            self._hint(limits.turns - used.turns)
+
+    def _hint(self, left: int) -> None:
+        """In the last turns, how many are left; in the turn before them, which tool was not used yet."""
+        texts = self.rules.texts
+        if left <= self.rules.limits.hint_turns:
+            self._notice(texts.hint.format(left=left))
+        for tool, text in texts.unused.items() if left == self.rules.limits.hint_turns + 1 else ():
+            if not any(run.name == tool and run.error_kind is None for run in self.trajectory.tool_runs):
+                self._notice(text)
 
     def _spent(self, reason: StopReason, rule: str) -> None:
         """A budget is spent: do what its rule says. Under "error" the episode goes on."""
@@ -325,6 +335,8 @@ class Episode:
         """Say something that answers no call, joined to the environment's last message where that is a user turn."""
         last = self.trajectory.nodes[-1] if self.messages and self.trajectory.nodes else None
         joined = last is not None and last.origin == "env" and last.message.role == "user" and not last.rolled_back
+        if joined and not text:
+            return
         if last is not None and joined:
             message = replace(last.message, parts=(*last.message.parts, Text("\n" + text)))
             self.trajectory.nodes[-1] = replace(last, message=message)

@@ -59,6 +59,7 @@ _PRESETS = (
     ("paravt", "ParaVT: windows of a long video, several at once, told in words by a second model", "video"),
     ("pixel-reasoner", "Pixel-Reasoner: relative boxes, curiosity over the group", "image"),
     ("qwen3vl-zoom", "Qwen3-VL with Qwen-Agent's zoom tool: boxes from 0 to 1000", "image"),
+    ("search-r1", "Search-R1: <search> in a stream of text, exact match, a last round without search", "search"),
     ("tattoo", "TaTToo: verifies solutions of table questions step by step, with the table tools", "table"),
     ("thyme", "Thyme: Python code that crops and computes, run in a sandbox", "image"),
 )

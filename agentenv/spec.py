@@ -73,11 +73,12 @@ class Texts(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fi
 
     Args:
         hint: in the last `hint_turns` turns; {left} turns are left.
-        force: the forced last turn, when {limit} is spent.
+        force: the forced last turn, when {limit} is spent. Where it is empty, the last observation stands alone.
         invalid: a turn that could not be read; {error} says why.
         no_call: a turn with neither call nor answer.
         limit: the result of a call that a budget forbids; {limit} names it.
         cut: ends a tool result that was cut; {shown} and {total} are characters.
+        unused: by tool, what is said in the turn before the last `hint_turns` ones if it gave no result so far.
     """
 
     hint: str = "({left} turns left.)"
@@ -86,6 +87,7 @@ class Texts(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fi
     no_call: str = "Your last turn held neither a tool call nor an answer. Call a tool, or give your final answer."
     limit: str = "This call was not run: the limit on {limit} is reached."
     cut: str = "\n[cut: {shown} of {total} characters shown]"
+    unused: dict[str, str] = field(default_factory=dict)
 
 
 class EnvSpec(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -203,13 +205,19 @@ def check_limits(limits: Limits, tools: Iterable[str] = ()) -> None:
             raise UnknownNameError("tool in limits.calls_per_tool", name, tools)
 
 
-def check_texts(texts: Texts) -> None:
+def check_texts(texts: Texts, tools: Iterable[str] = ()) -> None:
     """Refuse texts that cannot be filled in.
 
     Raises:
         ConfigError: a text holds a brace that is none of its fields.
+        UnknownNameError: `unused` names none of the tools.
     """
+    for name in texts.unused:
+        if name not in tools:
+            raise UnknownNameError("tool in texts.unused", name, tools)
     for name in texts.__struct_fields__:
+        if name == "unused":
+            continue
         fields = _FIELDS_OF.get(name, ())
         try:
             getattr(texts, name).format(**dict.fromkeys(fields, 1))

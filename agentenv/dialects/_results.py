@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from agentenv.errors import ConfigError
 from agentenv.types import Image, Message, Part, Table, Text, ToolResult, is_stamp
 
-_NUMBER = re.compile(r"\{(?:action|next|observation)\}")
+_FIELD = re.compile(r"\{(?:action|next|observation|call|question)\}")
+_NONE: Mapping[str, str] = {}
 _LAST_DIGITS = re.compile(r"(\d+)\Z")
 
 
@@ -46,7 +47,7 @@ class Frames:
         error: the form of failed calls; that of any other result where empty.
         quiet: calls that were not run since the turn held too many are not answered, where another one is.
 
-    Forms may hold numbers; see `TextOptions.result`.
+    Forms may hold numbers, the call and the question; see `TextOptions.result`.
 
     Raises:
         ConfigError: a form does not hold {} exactly once.
@@ -66,10 +67,14 @@ class Frames:
         self.frames = {tool: Frame.of(text, f"dialect {dialect}") for tool, text in forms.items()}
         self.error = Frame.of(error, f"dialect {dialect}") if error else None
         self.media, self.quiet = media, quiet
-        self._plain = not forms and not error and not _NUMBER.search(form)
+        self._plain = not forms and not error and not _FIELD.search(form)
+        written = "".join((form, error, *forms.values()))
+        self.repeats = "{call}" in written or "{question}" in written
 
-    def messages(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
-        """The message that shows `results`; none for none."""
+    def messages(
+        self, results: Sequence[ToolResult], calls: Mapping[str, str] = _NONE, question: str = ""
+    ) -> tuple[Message, ...]:
+        """The message that shows `results`; none for none. `calls` are the calls as text by their ids."""
         if len(results) == 1 and self._plain:
             parts = results[0].parts
             if len(parts) == 1 and isinstance(parts[0], Text):
@@ -78,26 +83,27 @@ class Frames:
             results = [result for result in results if result.error_kind != "limit"] or results
         if not results:
             return ()
-        told = [self._told(result) for result in results]
+        told = [self._told(result, calls.get(result.call_id, ""), question) for result in results]
         return (Message("user", framed([parts for parts, _ in told], [frame for _, frame in told], self.media)),)
 
-    def _told(self, result: ToolResult) -> tuple[tuple[Part, ...], Frame]:
+    def _told(self, result: ToolResult, call: str, question: str) -> tuple[tuple[Part, ...], Frame]:
         failed = self.error if result.error_kind is not None else None
         frame = failed or self.frames.get(result.name, self.frame)
         if not self._plain:
-            frame = Frame(*(_numbered(text, result) for text in frame))
+            frame = Frame(*(_filled(text, result, call, question) for text in frame))
         if failed and frame.after.startswith("."):  # the form brings the full stop
             return tuple(_unstopped(part) for part in result.parts), frame
         return result.parts, frame
 
 
-def _numbered(text: str, result: ToolResult) -> str:
-    call = _LAST_DIGITS.search(result.call_id)
-    action = int(call[1]) if call else 0
+def _filled(text: str, result: ToolResult, call: str, question: str) -> str:
+    number = _LAST_DIGITS.search(result.call_id)
+    action = int(number[1]) if number else 0
     handle = next((part.handle for part in result.parts if isinstance(part, Image)), "")
     seen = _LAST_DIGITS.search(handle)
-    numbers = {"{action}": str(action), "{next}": str(action + 1), "{observation}": seen[1] if seen else ""}
-    return _NUMBER.sub(lambda found: numbers[found[0]], text)
+    fields = {"{action}": str(action), "{next}": str(action + 1), "{observation}": seen[1] if seen else ""}
+    fields |= {"{call}": call, "{question}": question}
+    return _FIELD.sub(lambda found: fields[found[0]], text)
 
 
 def _unstopped(part: Part) -> Part:

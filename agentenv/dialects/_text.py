@@ -13,6 +13,7 @@ from msgspec import Struct
 from agentenv.dialects._reader import Call, Reader
 from agentenv.dialects._results import Frames
 from agentenv.dialects.base import Dialect, Turn
+from agentenv.dialects.neutral import neutralise
 from agentenv.errors import ConfigError, UnknownNameError, UsageError
 from agentenv.types import Action, Message, ToolCall, ToolResult, ToolSpec
 
@@ -37,8 +38,9 @@ class TextOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             call can be run any more. With "answer" the turn has no calls.
         result_tag: the tag around a result.
         result: how a result is written, with {} for its content; made of `result_tag` where empty. Here and in the two
-            that follow, {action} is the number of the call, from 0, {next} one more, and {observation} the number in
-            the handle of the first image that the result shows.
+            that follow, {action} is the number of the call, from 0, {next} one more, {observation} the number in the
+            handle of the first image that the result shows, {call} the call as indented JSON, and {question} the
+            task's question.
         results: the same for single tools, by tool name.
         error: the same for calls that failed, whichever the tool; as any other result where empty.
         quiet: a call that was not run since the turn held too many is not answered, where another one is.
@@ -177,9 +179,14 @@ class TextDialect(Dialect):
             pieces.append(turn.answer)
         return Action("\n".join(pieces))
 
-    def results(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
+    def results(
+        self, results: Sequence[ToolResult], calls: Sequence[ToolCall] = (), question: str = ""
+    ) -> tuple[Message, ...]:
         """One user message with all results of a turn, in order."""
-        return self.frames.messages(results)
+        if not self.frames.repeats:
+            return self.frames.messages(results)
+        told = {call.id: json_text({"name": call.name, "arguments": call.arguments}, indent=2) for call in calls}
+        return self.frames.messages(results, told, neutralise(question, self.control)[0])
 
     def instructions(self) -> str:
         """The dialect's block, or the one that was given."""
@@ -228,14 +235,14 @@ def writable(call: ToolCall) -> dict[str, Any]:
     return call.arguments
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
     """JSON as chat templates write it; a "<" that would begin a tag is escaped, so that it cannot end the call.
 
     Raises:
         UsageError: the value is not JSON (a NaN, an object of an unknown kind).
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"arguments that are not JSON cannot be written: {error}") from None
     return _TAG_START.sub(r"\\u003c", text)

@@ -67,8 +67,13 @@ class Dialect(ABC):
         """The action that says `turn`, as a policy would write it; `parse` reads it back. For demonstrators."""
 
     @abstractmethod
-    def results(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
-        """The messages that show the results of one turn's calls."""
+    def results(
+        self, results: Sequence[ToolResult], calls: Sequence[ToolCall] = (), question: str = ""
+    ) -> tuple[Message, ...]:
+        """The messages that show the results of one turn's calls.
+
+        Forms of results may repeat a call, or the task's question (`metadata["question"]`).
+        """
 
     @abstractmethod
     def instructions(self) -> str:

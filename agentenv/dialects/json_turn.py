@@ -117,7 +117,9 @@ class JsonTurn(Dialect):
             actions += [{"name": self.options.terminate, "arguments": {self.options.ans: turn.answer}}]
         return Action(json_text({self.options.thought: turn.reasoning, self.options.actions: actions}))
 
-    def results(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
+    def results(
+        self, results: Sequence[ToolResult], calls: Sequence[ToolCall] = (), question: str = ""
+    ) -> tuple[Message, ...]:
         """One user message with all results of a turn, in order."""
         return self.frames.messages(results)
 

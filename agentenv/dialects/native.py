@@ -97,7 +97,9 @@ class Native(Dialect):
             text = turn.answer
         return Action(text, turn.calls, turn.reasoning)
 
-    def results(self, results: Sequence[ToolResult]) -> tuple[Message, ...]:
+    def results(
+        self, results: Sequence[ToolResult], calls: Sequence[ToolCall] = (), question: str = ""
+    ) -> tuple[Message, ...]:
         """A message of role tool for each result, in order."""
         if self.options.media == "tool":
             return tuple(Message("tool", r.parts, (), "", None, r.name, r.call_id) for r in results)

@@ -125,6 +125,7 @@ def compose(
     aliases: Mapping[str, str] | None = None,
     bind: Callable[[Task], Mapping[str, Any]] | None = None,
     count: TokenCount = estimate_tokens,
+    texts: Texts | None = None,
 ) -> Env:
     """The environment of a preset.
 
@@ -143,7 +144,7 @@ def compose(
         dialect_options=dialect_options,
         system=system,
         limits=settings(Limits, limits, default_limits),
-        texts=Texts(),
+        texts=texts or Texts(),
         rubric=rubric,
         bind=bind or prompt_media,
         frame=frame,

@@ -56,9 +56,10 @@ def em_match(text: str | None, reference: Any, metadata: Mapping[str, Any] | Non
     of SQuAD. It finds "1,234" and "1234" equal, and "Côte d'Ivoire" and "Cote d'Ivoire" different.
     """
     several = reference if isinstance(reference, (list, tuple)) else (reference,)
-    return float(text is not None and any(_em(text) == _em(str(one)) for one in several))
+    return float(text is not None and any(em_normal(text) == em_normal(str(one)) for one in several))
 
 
-def _em(text: str) -> str:
+def em_normal(text: str) -> str:
+    """A text after Search-R1's normalisation, see `em_match`."""
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
