@@ -54,7 +54,18 @@ _ENVIRONMENTS = (
 )
 _PRESETS = (
     ("deepeyes", "DeepEyes: pixel boxes in hermes calls, a bonus for crops that led to the answer", "image"),
+    (
+        "deepmmsearch-r1",
+        "DeepMMSearch-R1: search with what a phrase finds in a picture, then texts, summed up",
+        "search",
+    ),
+    (
+        "geovista",
+        "GeoVista: zoom and web search, to tell where a picture was taken; 4/2/1 by city, state, country",
+        "search",
+    ),
     ("longvt", "LongVT: looks again at windows of a long video; accuracy, format and temporal IoU", "video"),
+    ("mmsearch-r1", "MMSearch-R1: one search with the whole picture, two by text, in three rounds", "search"),
     ("mini-o3", "Mini-o3: relative boxes in <grounding>, crops of crops, over-turn masking", "image"),
     ("paravt", "ParaVT: windows of a long video, several at once, told in words by a second model", "video"),
     ("pixel-reasoner", "Pixel-Reasoner: relative boxes, curiosity over the group", "image"),

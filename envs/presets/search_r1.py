@@ -13,7 +13,7 @@ from agentenv.env import Env
 from agentenv.envs.presets._common import Variant, asked, compose, flat, known, side_by_side
 from agentenv.envs.presets._web import Searched, bound, expert, one_answer, prompted, searched, text_search
 from agentenv.envs.rewards import scores, tag_format
-from agentenv.envs.rewards.geo import results_text
+from agentenv.envs.rewards.geo import own_answer, results_text
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.answers import em_match, em_normal
 from agentenv.envs.search.datasets import DATASETS
@@ -136,7 +136,7 @@ def search_r1(
 def _rubric(scoring: str, recipe: str) -> Rubric:
     right, formatted = (1.0, 0.0) if recipe == "em" else (0.0, 1.0)
     form = tag_format("think (?:search think )*answer ", ("think", "search", "answer"))
-    strict = graded(_own, lambda task, record: form(task, record) == 1.0, results_text)
+    strict = graded(own_answer, lambda task, record: form(task, record) == 1.0, results_text)
     upstream = graded(answer_upstream, lambda _, record: _SEQUENCE.fullmatch(flat(record)) is not None, _informed)
     return Rubric(
         *side_by_side("em", scores(em_match, metadata=True), em_upstream, right, scoring),
@@ -165,10 +165,6 @@ def graded(
         return 0.3 if any(em_normal(str(one)) in text for one in several) else 0.2
 
     return component
-
-
-def _own(trajectory: Trajectory) -> str | None:
-    return trajectory.answer
 
 
 def answer_upstream(trajectory: Trajectory) -> str | None:

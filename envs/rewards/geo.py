@@ -220,13 +220,24 @@ def hierarchy(right: Mapping[str, bool], beta: float = 2.0) -> float:
 Score = Callable[[Task, Trajectory], "float | None"]
 
 
-def geo_reward(beta: float = 2.0, mode: Mode = "strict", scale: bool = False) -> Score:
+AnswerOf = Callable[[Trajectory], "str | None"]
+
+
+def own_answer(trajectory: Trajectory) -> str | None:
+    """The answer as the episode has it."""
+    return trajectory.answer
+
+
+def geo_reward(
+    beta: float = 2.0, mode: Mode = "strict", scale: bool = False, answer_of: AnswerOf = own_answer
+) -> Score:
     """A component: the hierarchy of the answer's place.
 
     Args:
         beta: 2 gives 4, 2 and 1.
         mode: see `levels`.
         scale: divide by what the most exact level that the place has is worth, so that 1.0 is all that can be had.
+        answer_of: finds the answer in the trajectory; its own `answer` by default.
     """
 
     def component(task: Task, trajectory: Trajectory) -> float | None:
@@ -234,17 +245,17 @@ def geo_reward(beta: float = 2.0, mode: Mode = "strict", scale: bool = False) ->
         if not place:
             return None
         most = hierarchy({level: True for level in LEVELS if place.get(level)}, beta)
-        value = hierarchy(levels(trajectory.answer, place, mode), beta)
+        value = hierarchy(levels(answer_of(trajectory), place, mode), beta)
         return value / most if scale and most else value
 
     return component
 
 
-def level_right(level: str, mode: Mode = "strict") -> Score:
+def level_right(level: str, mode: Mode = "strict", answer_of: AnswerOf = own_answer) -> Score:
     """A component: 1.0 where the answer's country, state or city is right; None where the task's is not known."""
 
     def component(task: Task, trajectory: Trajectory) -> float | None:
-        found = levels(trajectory.answer, task.metadata.get("place") or {}, mode)
+        found = levels(answer_of(trajectory), task.metadata.get("place") or {}, mode)
         return float(found[level]) if level in found else None
 
     return component
@@ -306,7 +317,7 @@ def query_leak(each: float = 0.5, most: float = 2.0, known: Iterable[str] = (), 
     return component
 
 
-def alignment(mode: Mode = "strict") -> Score:
+def alignment(mode: Mode = "strict", answer_of: AnswerOf = own_answer) -> Score:
     """A component: where search results named the task's city, +1 for the right city and -1 for another; else 0.
 
     Source: variants v1 and v2 of GeoVista's reward.
@@ -318,7 +329,7 @@ def alignment(mode: Mode = "strict") -> Score:
             return None
         if not _said(results_text(trajectory), _names(place, "city")):
             return 0.0
-        return 1.0 if levels(trajectory.answer, place, mode).get("city") else -1.0
+        return 1.0 if levels(answer_of(trajectory), place, mode).get("city") else -1.0
 
     return component
 
