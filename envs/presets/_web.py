@@ -59,9 +59,7 @@ def text_search(
     retriever: Retriever, name: str, format: str, *, k: int, excerpt: int | None, summary: SummaryModel, sentences: str
 ) -> Tool:
     """The text search of a preset: its name, its format, and a summariser where there is one."""
-    stages = Pipeline(
-        k=k, budget=Budget(characters=excerpt), format=format, summarise=summary_of(summary, sentences)
-    )
+    stages = Pipeline(k=k, budget=Budget(characters=excerpt), format=format, summarise=summary_of(summary, sentences))
     return web_search_tool(retriever, name=name, pipeline=stages)
 
 

@@ -1,6 +1,6 @@
 """GeoVista: zoom and web search to tell where a picture was taken; results repeat the call; city 4, state 2, country 1.
 
-Source: `inference_agent_tool_mode.py`, `search_agent_v1.py` and `reward_score/` of ekonwang/GeoVista (arXiv 2511.15705).
+Source: `inference_agent_tool_mode.py`, `search_agent_v1.py` and `reward_score/` of ekonwang/GeoVista (2511.15705).
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ ECHO = "<tool_call>{call}</tool_call>"
 SHOWN = Output(max_pixels=2_000_000, max_side=1 << 16, filter="bicubic")
 HIDING = Output(max_side=FIRST_VIEW, max_pixels=FIRST_VIEW**2)
 CROPPED = Output(
-    resize=SmartResize(28, 256 * 256, 2048 * 1024), max_side=1 << 16, max_pixels=1 << 26, filter="bicubic", format="JPEG"
+    resize=SmartResize(28, 256 * 256, 2048 * 1024),
+    max_side=1 << 16,
+    max_pixels=1 << 26,
+    filter="bicubic",
+    format="JPEG",
 )
 HINT = "Now you must try to identify the place where the original image is located, without more tool uses."
 UNUSED = "You should consider using web search tool to find more information about the location."
@@ -134,9 +138,9 @@ def geovista(
         seed: of the generator, and of the tasks that `reset` draws.
         render_mode: "ansi" or None.
 
-    Six turns, five crops, two searches, one call a turn, a crop always of the original. Two turns before the end the
-    policy that has not searched is reminded of it, and before the last turn it is told to answer. Two things differ from
-    upstream: a failed call counts towards its cap, and a box is scaled by width and height, not both by width.
+    Six turns, five crops, two searches, one call a turn, a crop always of the original. Two turns before the end a
+    policy that has not searched is reminded of it, and before the last turn it is told to answer. Two things differ
+    from upstream: a failed call counts towards its cap, and a box is scaled by width and height, not both by width.
     """
     for what, value, names in (("variant", variant, Variant), ("scoring", scoring or variant, Variant)):
         known(what, value, names)
@@ -154,7 +158,7 @@ def geovista(
     wrapped = "<tool_response>{}</tool_response>"
     return compose(
         id="geovista",
-        tasks=asked(tasks, QUESTION, view).map(expert(retriever, SEARCH, look)),
+        tasks=asked(tasks.map(without_emblem), QUESTION, view).map(expert(retriever, SEARCH, look)),
         tools=tools,
         dialect="hermes",
         dialect_options={
@@ -189,11 +193,19 @@ def geovista(
     )
 
 
+def without_emblem(task: Task) -> Task:
+    """A generated task without its emblem as evidence, since nothing can be searched with a picture here."""
+    evidence = dict(task.evidence)
+    if not evidence.pop("emblems", None):
+        return task
+    documents = [one for one in evidence["documents"] if not one.startswith("emblem-")]
+    return replace(task, evidence={**evidence, "boxes": evidence["boxes"][1:], "documents": documents})
+
+
 def look(task: Task) -> list[dict[str, Any]]:
-    """The zooms of an expert: to the signs, and not to the emblem, with which nothing can be searched here."""
+    """The zooms of an expert: to the signs, of which two searches leave time for three."""
     image = next(part for part in task.prompt if isinstance(part, Image))
-    signs = replace(task, evidence={**task.evidence, "boxes": list(task.evidence.get("boxes") or ())[1:4]})
-    return zoom_steps(signs, image, FRAME, tool=ZOOM, which="")
+    return zoom_steps(task, image, FRAME, tool=ZOOM, which="")[:3]
 
 
 def _system(tools: list[Tool], variant: str) -> str:
@@ -245,7 +257,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
 
 def placed(
     judge: JudgeModel, mode: Mode, answer_of: AnswerOf, level: str = ""
-) -> Callable[[Task, Trajectory], float | None | Awaitable[float | None]]:
+) -> Callable[[Task, Trajectory], float | Awaitable[float | None] | None]:
     """A component: 4, 2 or 1 for the most exact level that is right; with `level`, 1 for that one alone.
 
     Without a judge by the rules of `rewards.geo.levels`; with one, it is asked of each level that the rules do not find

@@ -114,7 +114,7 @@ def mmsearch_r1(
     options = {"seed": seed, "split": split, "difficulty": difficulty}
     tasks = chosen(source, EMBLEMS, closeups(KINDS), options, DATASETS, columns, on_error)
     retriever = searched(corpus, engine, corpus_columns)
-    text = text_search(retriever, TEXT, "plain", k=k, excerpt=excerpt, summary=summary, sentences="5 or fewer")
+    text = text_search(retriever, TEXT, "mmsearch", k=k, excerpt=excerpt, summary=summary, sentences="5 or fewer")
     return compose(
         id="mmsearch-r1",
         tasks=asked(tasks.map(expert(retriever, TEXT, whole_picture)), FORM, SHOWN),
@@ -153,7 +153,9 @@ def whole_picture(task: Task) -> list[dict[str, Any]]:
 
 
 def _image_search(pictures: str | Path | ImageRetriever, k: int) -> Tool:
-    made = image_search_tool(searched_pictures(pictures), name=IMAGE, by=("phrase",), phrase="picture", ground=_no_part, k=k)
+    made = image_search_tool(
+        searched_pictures(pictures), name=IMAGE, by=("phrase",), phrase="picture", ground=_no_part, k=k
+    )
     picture = {"type": "string", "description": "Always <img>: the whole picture."}
     schema = {"type": "object", "properties": {"picture": picture}, "required": ["picture"]}
     return restated(made, "Find pictures like this one, with their titles.", schema)
