@@ -38,7 +38,7 @@ def drawn(shape: str, colour: str, side: int = 240) -> bytes:
     return file.getvalue()
 
 
-PICTURES = (
+PICTURES: tuple[dict[str, Any], ...] = (
     {"id": "p-tower", "picture": drawn("square", "blue"), "caption": "Blue Tower"},
     {"id": "p-mill", "picture": drawn("disc", "red"), "caption": "Red Mill"},
 )
