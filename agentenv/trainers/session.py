@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from agentenv.env import Env
 from agentenv.errors import ConfigError, InfrastructureError, UsageError
-from agentenv.policy.wire import wire_messages
+from agentenv.policy.wire import restored, wire_messages
 from agentenv.registry import make
 from agentenv.reward import total
 from agentenv.trainers.common import chosen, opening
@@ -124,10 +124,19 @@ class Session:
     """
 
     def __init__(self, extra_info: Mapping[str, Any], policy: str) -> None:
-        env, self.task = asked(extra_info)
-        self.env = env.clone()
-        self._info = PolicyInfo(policy)
-        self._seed = int(extra_info.get("index", 0))
+        env, task = asked(extra_info)
+        self._set(env, task, policy, int(extra_info.get("index", 0)))
+
+    @classmethod
+    def of(cls, env: Env, task: Task, policy: str, seed: int = 0) -> Session:
+        """A session of a task of an environment that is there."""
+        made = cls.__new__(cls)
+        made._set(env, task, policy, seed)
+        return made
+
+    def _set(self, env: Env, task: Task, policy: str, seed: int) -> None:
+        self.env, self.task = env.clone(), task
+        self._info, self._seed = PolicyInfo(policy), seed
 
     @property
     def record(self) -> Trajectory:
@@ -187,6 +196,38 @@ class Session:
         parts = {name: score.value for name, score in record.outcome.rewards.items()}
         info = {"stop_reason": record.outcome.stop_reason, "answer": record.outcome.answer, "rewards": parts}
         return Turn([*messages], True, reward, info)
+
+
+async def converse(session: Session, client: Any, model: str, **sampling: Any) -> Turn:
+    """Play a whole episode with a chat endpoint, for trainers that record what passes through their own.
+
+    Args:
+        session: not begun.
+        client: an `openai.AsyncOpenAI`.
+        model: what it serves.
+        **sampling: parameters of each request.
+
+    Returns:
+        The last turn.
+
+    Raises:
+        InfrastructureError: the episode could not be scored.
+    """
+    messages = session.begin()
+    stops = session.env.dialect.stop
+    sampling |= {"stop": list(stops)} if stops else {}
+    while True:
+        answer = await client.chat.completions.create(model=model, messages=messages, **sampling)
+        [choice] = answer.choices
+        text, cut = choice.message.content or "", choice.finish_reason == "length"
+        messages += [{"role": "assistant", "content": text}]
+        if stops and not cut:
+            hit = getattr(choice, "stop_reason", None)
+            text = restored(text, stops, hit if isinstance(hit, str) else None)
+        turn = await session.astep(text, "length" if cut else "stop")
+        if turn.done:
+            return turn
+        messages += turn.messages
 
 
 def _wire(observation: Observation, first: int) -> list[dict[str, Any]]:

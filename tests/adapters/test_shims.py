@@ -1,0 +1,244 @@
+"""Contract tests of the thin shims: the signatures and fields that the trainers document, with stand-ins for them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+import agentenv
+from agentenv.errors import ConfigError, InfrastructureError
+from agentenv.policy import make_policy
+from agentenv.rollout import play
+from agentenv.trainers.session import Session, converse, rows
+from tests.policy.chat_server import chat_server, completion
+from tests.tokens.qwen import qwen, templates
+
+EASY: dict[str, Any] = {"seed": 3, "difficulty": 1}
+END = "<|im_end|>"
+
+
+async def turns(name: str = "table", **options: Any) -> list[str]:
+    """The demonstrator's turns in the first task."""
+    env = agentenv.make(name, **(options or EASY))
+    record = await play(env.clone(), make_policy("reference"), env.tasks.take(1)[0])
+    return [node.message.text for node in record.path() if node.origin == "sampled"]
+
+
+def tokens() -> Any:
+    """The real Qwen tokenizer with a chat template that only appends."""
+    made = qwen()
+    made.chat_template = templates()["qwen2_5"]
+    return made
+
+
+def ids_of(text: str) -> list[int]:
+    """Its ids."""
+    found: list[int] = qwen()(text, add_special_tokens=False)["input_ids"]
+    return found
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None:
+    """A module in the place of a trainer's."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        path = ".".join(parts[:end])
+        if path not in sys.modules:
+            monkeypatch.setitem(sys.modules, path, types.ModuleType(path))
+    for key, value in content.items():
+        monkeypatch.setattr(sys.modules[name], key, value, raising=False)
+
+
+@dataclass
+class Sample:
+    """The fields of slime's sample that the shim touches."""
+
+    class Status(Enum):
+        PENDING = "pending"
+        COMPLETED = "completed"
+        TRUNCATED = "truncated"
+        ABORTED = "aborted"
+
+    metadata: dict[str, Any]
+    tokens: list[int] = field(default_factory=list)
+    multimodal_train_inputs: Any = None
+    response: str = ""
+    response_length: int = 0
+    reward: Any = None
+    loss_mask: list[int] | None = None
+    weight_versions: list[str] = field(default_factory=list)
+    rollout_log_probs: list[float] | None = None
+    remove_sample: bool = False
+    status: Status = Status.PENDING
+
+
+async def generated(monkeypatch: pytest.MonkeyPatch, texts: Sequence[str], **args: Any) -> tuple[Sample, list[Any]]:
+    """What slime's generate function makes of the first row, and what its router was asked."""
+    from agentenv.trainers.slime import generate, slime_rows
+
+    asked, left = [], list(texts)
+
+    async def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+        asked.append((url, body))
+        text = left.pop(0)
+        if text == "gone":
+            raise OSError("no router")
+        about: dict[str, Any] = {"finish_reason": {"type": "abort" if text == "abort" else "stop"}}
+        logprobs = [(-0.5, token, None) for token in ids_of(text)]
+        return {"text": text, "meta_info": {**about, "output_token_logprobs": logprobs, "weight_version": "7"}}
+
+    state = types.SimpleNamespace(tokenizer=tokens(), processor=None)
+    stand_in(monkeypatch, "slime.rollout.sglang_rollout", GenerateState=lambda _: state)
+    stand_in(monkeypatch, "slime.utils.http_utils", post=post)
+    assert list(inspect.signature(generate).parameters) == ["args", "sample", "sampling_params"]
+    [row] = slime_rows("table", 1, **EASY)
+    settings = types.SimpleNamespace(sglang_router_ip="127.0.0.1", sglang_router_port=1, **args)
+    sample = await generate(settings, Sample(row["metadata"]), {"temperature": 1.0, "max_new_tokens": 512})
+    return sample, asked
+
+
+async def test_slime(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text + END for text in await turns()]
+    sample, asked = await generated(monkeypatch, texts, reward_key="score", rollout_max_context_len=16_384)
+    assert sample.reward == {"score": 1.0}
+    assert sample.status is Sample.Status.COMPLETED
+    assert sample.loss_mask is not None
+    assert sample.rollout_log_probs is not None
+    assert len(sample.loss_mask) == len(sample.rollout_log_probs) == sample.response_length
+    response = sample.tokens[-sample.response_length :]
+    kept = [token for token, sampled in zip(response, sample.loss_mask, strict=True) if sampled]
+    assert qwen().decode(kept) == "".join(texts)
+    assert all((value == -0.5) == bool(m) for value, m in zip(sample.rollout_log_probs, sample.loss_mask, strict=True))
+    assert all(sample.tokens[: len(body["input_ids"])] == body["input_ids"] for _, body in asked)
+    assert sample.weight_versions == ["7"]
+    assert not sample.remove_sample
+
+
+async def test_slime_calls_off_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    [first, *_] = await turns()
+    sample, _ = await generated(monkeypatch, [first + END, "abort"])
+    assert sample.status is Sample.Status.ABORTED
+    with pytest.raises(InfrastructureError, match="could not be scored"):
+        await generated(monkeypatch, ["gone"])
+
+
+@dataclass
+class ModelRequest:
+    """The fields of AReaL's request that the shim gives."""
+
+    input_ids: list[int]
+    gconfig: Any
+    tokenizer: Any
+    processor: Any
+    image_data: list[str]
+
+
+class Hyperparameters(types.SimpleNamespace):
+    """AReaL's, as far as they are asked."""
+
+    def new(self, **changed: Any) -> Hyperparameters:
+        return Hyperparameters(**{**vars(self), **changed})
+
+    def new_with_stop_and_pad_token_ids(self, _: Any) -> Hyperparameters:
+        return self
+
+
+async def test_areal(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    stand_in(monkeypatch, "areal.api", ModelRequest=ModelRequest, RolloutWorkflow=object)
+    monkeypatch.delitem(sys.modules, "agentenv.trainers.areal", raising=False)
+    from agentenv.trainers.areal import AgentEnvWorkflow, areal_rows
+
+    texts = [text + END for text in await turns()]
+    left = list(texts)
+
+    class Engine:
+        async def agenerate(self, request: ModelRequest) -> Any:
+            made = ids_of(left.pop(0))
+            assert request.gconfig.n_samples == 1
+            return types.SimpleNamespace(
+                output_tokens=made,
+                output_logprobs=[-0.5] * len(made),
+                output_versions=[4] * len(made),
+                stop_reason="stop",
+            )
+
+    assert list(inspect.signature(AgentEnvWorkflow.arun_episode).parameters) == ["self", "engine", "data"]
+    [row] = areal_rows("table", 1, **EASY)
+    workflow = AgentEnvWorkflow(Hyperparameters(max_tokens=16_384, max_new_tokens=512), tokens())
+    found = await workflow.arun_episode(Engine(), row)
+    assert found is not None
+    assert set(found) == {"input_ids", "logprobs", "loss_mask", "versions", "rewards", "attention_mask"}
+    shape = found["input_ids"].shape
+    assert all(found[name].shape == shape for name in ("logprobs", "loss_mask", "versions", "attention_mask"))
+    assert found["rewards"].tolist() == [1.0]
+    assert torch.equal(found["versions"], torch.where(found["loss_mask"].bool(), 4, -1).int())
+    sys.modules.pop("agentenv.trainers.areal")
+
+
+async def test_nemo_gym() -> None:
+    from agentenv.trainers.nemo_gym import AgentEnvGym, nemo_gym_rows
+
+    [row] = nemo_gym_rows("table", 1, **EASY)
+    assert [message["role"] for message in row["responses_create_params"]["input"]] == ["system", "user"]
+    server = AgentEnvGym()
+    server.session_state = {}
+    assert list(inspect.signature(server.reset).parameters) == ["metadata", "session_id"]
+    assert list(inspect.signature(server.step).parameters) == ["action", "metadata", "session_id"]
+    assert (await server.reset(row, "one"))[0] is None
+    for text in await turns():
+        said = types.SimpleNamespace(type="output_text", text=text)
+        message = types.SimpleNamespace(type="message", content=[said])
+        action = types.SimpleNamespace(output=[message], incomplete_details=None)
+        seen, reward, terminated, truncated, info = await server.step(action, row, "one")
+    assert (seen, reward, terminated, truncated) == (None, 1.0, True, False)
+    assert info["stop_reason"] == "answer"
+    await server.close_session("one")
+    assert server.session_state == {}
+    await server.close_session("one")
+    with pytest.raises(ConfigError, match="pictures"):
+        nemo_gym_rows("zoom", 1, seed=1, difficulty=1, size=[1536, 1024], first_view=256)
+
+
+async def test_rllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = types.SimpleNamespace
+    stand_in(monkeypatch, "rllm.types", Episode=kind, Step=kind, Trajectory=kind)
+    stand_in(monkeypatch, "rllm.eval.types", EvalOutput=kind)
+    from agentenv.trainers.rllm import evaluate, flow, rllm_rows
+
+    left = await turns()
+    count = len(left)
+    [row] = rllm_rows("table", 1, **EASY)
+    assert list(inspect.signature(flow).parameters) == ["task", "config"]
+    async with chat_server() as server:
+        server.answer = lambda _: completion(left.pop(0))
+        task, config = kind(id="0", metadata=row), kind(base_url=server.url, model="m", session_uid="s", metadata={})
+        episode = await flow(task, config)
+    [trajectory] = episode.trajectories
+    assert len(trajectory.steps) == count
+    assert trajectory.reward == trajectory.steps[-1].reward == 1.0
+    found = evaluate(task, episode)
+    assert (found.reward, found.is_correct) == (1.0, True)
+
+
+async def test_a_conversation_puts_stop_strings_back_and_sees_what_was_cut() -> None:
+    [row] = rows("table", 1, dialect="tags", **EASY)
+    session = Session(row["extra_info"], "tests")
+    left = [completion(text) for text in await turns(dialect="tags", **EASY)]
+    async with chat_server() as server:
+        server.answer = lambda _: left.pop(0)
+        async with AsyncOpenAI(base_url=server.url, api_key="EMPTY") as client:
+            turn = await converse(session, client, "m", temperature=0.5)
+            assert turn.reward == 1.0
+            assert server.requests[0]["temperature"] == 0.5
+            assert server.requests[0].get("stop", []) == list(session.env.dialect.stop)
+            server.answer = completion("I was about to", "length")
+            cut = await converse(Session(row["extra_info"], "tests"), client, "m")
+    assert cut.info["stop_reason"] == "length"
