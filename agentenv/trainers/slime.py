@@ -1,7 +1,7 @@
 """slime over any environment: `--custom-generate-function-path agentenv.trainers.slime.generate`.
 
 Rows are `slime_rows` (`--input-key prompt --label-key label --metadata-key metadata`). The reward comes with each
-sample, so no reward model is asked. A thin shim, held to slime's signature by a contract test; slime itself was not run here.
+sample, so no reward model is asked. A thin shim, held to the signature by a contract test; slime was not run here.
 """
 
 from __future__ import annotations
