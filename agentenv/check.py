@@ -279,10 +279,12 @@ def _reference(env: Env) -> str | None:
         return "its tasks carry no evidence, so nobody can demonstrate them"
     record = asyncio.run(play(env, make_policy("reference"), task))
     alone = [c for c in env.rubric.components if c.name not in env.rubric.late]  # the others depend on the group
-    best = sum(c.weight for c in alone if c.weight > 0)
     assert record.outcome is not None
     assert record.outcome.error is None, f"it failed: {record.outcome.error}"
-    earned = total({c.name: record.outcome.rewards[c.name] for c in alone})
+    rewards = record.outcome.rewards
+    # A gated penalty is a price of right answers, for having searched say, which a demonstration may have to pay.
+    best = sum(c.weight if c.weight > 0 else c.weight * (rewards[c.name].value or 0.0) * bool(c.gate) for c in alone)
+    earned = total({c.name: rewards[c.name] for c in alone})
     if earned is None or not math.isclose(earned, best):
         raise AssertionError(f"it earned {earned} of {best} on task {task.id!r}, answering {record.answer!r}")
     return None

@@ -312,15 +312,7 @@ class Episode:
         if self.forced is not None:
             self._notice(self.rules.texts.force.format(limit=LIMIT_NAMES[self.forced]))
         elif limits.turns is not None and limits.turns - used.turns <= limits.hint_turns + 1:
-            self._hint(limits.turns - used.turns)
-
-    def _hint(self, left: int) -> None:
-        """In the last turns, how many are left; in the turn before them, which tool was not used yet."""
-        texts = self.rules.texts
-        if left <= self.rules.limits.hint_turns:
-            self._notice(texts.hint.format(left=left))
-        for tool, text in texts.unused.items() if left == self.rules.limits.hint_turns + 1 else ():
-            if not any(run.name == tool and run.error_kind is None for run in self.trajectory.tool_runs):
+            for text in self.rules.hints(limits.turns - used.turns, self.trajectory):
                 self._notice(text)
 
     def _spent(self, reason: StopReason, rule: str) -> None:

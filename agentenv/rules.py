@@ -14,6 +14,7 @@ from agentenv.dialects import neutralise
 from agentenv.dialects.base import Dialect
 from agentenv.spec import Limits, Texts
 from agentenv.tool import Tool
+from agentenv.trajectory import Trajectory
 from agentenv.types import Budget, Image, Message, Part, StopReason, Table, Text, ToolResult
 
 TokenCount = Callable[[Message], int]
@@ -104,6 +105,14 @@ class Rules:
         if same:
             return result, 0, 0
         return replace(result, parts=tuple(parts)), cut, harmless
+
+    def hints(self, left: int, record: Trajectory) -> list[str]:
+        """What is said in the last turns: how many are left, and in the turn before them what was not used so far."""
+        last = self.limits.hint_turns
+        if left <= last:
+            return [self.texts.hint.format(left=left)]
+        used = {run.name for run in record.tool_runs if run.error_kind is None}
+        return [text for tool, text in self.texts.unused.items() if tool not in used] if left == last + 1 else []
 
     def fit(self, text: str, tokens: int) -> int:
         """How many characters of a text, from its beginning, have room in so many tokens."""

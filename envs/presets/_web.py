@@ -39,7 +39,8 @@ def searched(corpus: Searched, engine: EngineName = "auto", columns: Mapping[str
         MissingExtraError: a package that it needs is not installed.
     """
     if isinstance(corpus, str) and corpus.startswith(LIVE):
-        return make_engine(corpus.removeprefix(LIVE))
+        live: Any = make_engine(corpus.removeprefix(LIVE))
+        return live  # type: ignore[no-any-return]  # pyright takes its class variable for no property
     return as_retriever(corpus, engine, columns)
 
 
@@ -60,7 +61,7 @@ def text_search(
 ) -> Tool:
     """The text search of a preset: its name, its format, and a summariser where there is one."""
     stages = Pipeline(k=k, budget=Budget(characters=excerpt), format=format, summarise=summary_of(summary, sentences))
-    return web_search_tool(retriever, name=name, pipeline=stages)
+    return web_search_tool(retriever, name=name, pipeline=stages, question=summary is not None)
 
 
 def bound(task: Task) -> Mapping[str, Any]:

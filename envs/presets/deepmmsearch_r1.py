@@ -126,6 +126,7 @@ def deepmmsearch_r1(
         ground=_grounder(ground),
         k=k,
         summarise=summary_of(summary, "4-5"),
+        question=summary is not None,
     )
     by_text = text_search(retriever, TEXT, "plain", k=k, excerpt=excerpt, summary=summary, sentences="10-12")
     return compose(

@@ -80,7 +80,7 @@ CROPPED = Output(
 )
 HINT = "Now you must try to identify the place where the original image is located, without more tool uses."
 UNUSED = "You should consider using web search tool to find more information about the location."
-_LONGEST = 20_000
+_LONGEST, _MOST = 20_000, 4.0
 # What of leak and alignment each recipe counts.
 SHAPING: Mapping[str, tuple[float, float]] = {"v1": (1.0, 1.0), "v2": (0.0, 1.0)}
 
@@ -129,9 +129,10 @@ def geovista(
         scoring: which scorer is rewarded; as the variant by default. Upstream looks for the names anywhere in the last
             turn, thoughts included, and the right city makes state and country right whatever else is said; strict
             reads the answer, and a level counts only where no level above it is wrong. The other one stands beside it.
-        recipe: "base": 4 for the city, else 2 for the state, else 1 for the country. "v1": that, less .5 for each query
-            that names the place or a "famous" one (2 at most), and 1 more or less where results name the city and the
-            answer does or does not. "v2": without the queries. "v3": 1 for the country. "v4": 1 for the city.
+        recipe: "base": 4 for the city, else 2 for the state, else 1 for the country (recorded as a share of 4). "v1":
+            that, less .5 for each query that names the place or a "famous" one (2 at most), and 1 more or less where
+            results name the city and the answer does or does not. "v2": without the queries. "v3": 1 for the country.
+            "v4": 1 for the city.
         judge: a model that is asked of each level which the rules do not find right (upstream gpt-4o-mini); the rules
             alone where there is none.
         limits: budgets of the episode; what is given replaces the preset's field by field.
@@ -245,7 +246,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
     level = {"v3": "country", "v4": "city"}.get(recipe, "")
     strict, upstream = placed(judge, "strict", own_answer, level), placed(judge, "upstream", last_turn, level)
     return Rubric(
-        *side_by_side("place", strict, upstream, 1.0, scoring),
+        *side_by_side("place", strict, upstream, 1.0 if level else _MOST, scoring),
         Component("leak", query_leak(), weight=leak),
         *side_by_side("alignment", alignment(), alignment("upstream", last_turn), align, scoring),
         *(Component(name, level_right(name), weight=0.0) for name in LEVELS),
@@ -258,7 +259,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
 def placed(
     judge: JudgeModel, mode: Mode, answer_of: AnswerOf, level: str = ""
 ) -> Callable[[Task, Trajectory], float | Awaitable[float | None] | None]:
-    """A component: 4, 2 or 1 for the most exact level that is right; with `level`, 1 for that one alone.
+    """A component: the share of 4 for the most exact level that is right; with `level`, 1 for that one alone.
 
     Without a judge by the rules of `rewards.geo.levels`; with one, it is asked of each level that the rules do not find
     right, the most exact first. No verdict leaves the component unscored.
@@ -267,7 +268,7 @@ def placed(
     ask = None if judge is None else Judge(model_of(judge))
 
     def value(name: str) -> float:
-        return 1.0 if level else hierarchy({name: True})
+        return 1.0 if level else hierarchy({name: True}) / _MOST
 
     def by_rules(task: Task, trajectory: Trajectory) -> float | None:
         place = task.metadata.get("place")
