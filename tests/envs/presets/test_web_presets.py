@@ -157,8 +157,9 @@ def test_results_are_summed_up_and_recorded(tmp_path: Path) -> None:
 
 
 def test_a_summariser_is_a_function_a_model_or_none() -> None:
+    function: Any = repr
     assert summary_of(None, "4") is None
-    assert summary_of(repr, "4") is repr
+    assert summary_of(function, "4") is function
     assert isinstance(summary_of(ScriptedPolicy(["x"]), "4-5"), PolicySummary)
 
 
