@@ -19,23 +19,20 @@ from msgspec.structs import replace
 
 from agentenv.dialects.base import Turn
 from agentenv.errors import ResetNeededError, ToolError, ToolErrorKind, did_you_mean
-from agentenv.rules import LIMIT_NAMES, Counters, Rules
+from agentenv.rules import LIMIT_NAMES, Counters, Rules, with_handles
 from agentenv.tool import failure
 from agentenv.trajectory import ModelCall, Node, Trajectory, sampled, tool_run
 from agentenv.types import (
     Action,
     Budget,
-    Image,
     Message,
     Observation,
-    Part,
     StopReason,
     Task,
     Text,
     Tokens,
     ToolCall,
     ToolResult,
-    Video,
     count_images,
 )
 
@@ -81,7 +78,7 @@ class Episode:
         self.used.started = now
         if self.rules.system is not None:
             self._append(self.rules.system, "env")
-        self._append(Message("user", _with_handles(self.task.prompt)), "task")
+        self._append(Message("user", with_handles(self.task.prompt)), "task")
         if self.rules.limits.tokens is not None:
             self.used.tokens = sum(self.rules.count(message) for message in self.messages)
         return self._observation(0, now)
@@ -376,19 +373,6 @@ class Episode:
     def observation(self, now: float) -> Observation:
         """What the policy sees in the present state, nothing of it new."""
         return self._observation(len(self.messages), now)
-
-
-def _with_handles(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """A prompt whose images and videos without a handle are called image_1, image_2 ..., video_1 ..., in order."""
-    if all(part.__class__ is Text for part in parts):
-        return parts
-    named: list[Part] = []
-    for part in parts:
-        if isinstance(part, (Image, Video)) and not part.handle:
-            kind = type(part)
-            part = replace(part, handle=f"{kind.__name__.lower()}_{1 + sum(isinstance(p, kind) for p in named)}")
-        named.append(part)
-    return tuple(named)
 
 
 def _left(limit: int | None, used: int) -> int | None:

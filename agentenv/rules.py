@@ -15,7 +15,7 @@ from agentenv.dialects.base import Dialect
 from agentenv.spec import Limits, Texts
 from agentenv.tool import Tool
 from agentenv.trajectory import Trajectory
-from agentenv.types import Budget, Image, Message, Part, StopReason, Table, Text, ToolResult
+from agentenv.types import Budget, Image, Message, Part, StopReason, Table, Text, ToolResult, Video
 
 TokenCount = Callable[[Message], int]
 
@@ -124,6 +124,19 @@ class Rules:
             fits = self.count(Message("tool", (Text(text[:middle]),))) <= tokens
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
+
+
+def with_handles(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """A prompt whose images and videos without a handle are called image_1, image_2 ..., video_1 ..., in order."""
+    if all(part.__class__ is Text for part in parts):
+        return parts
+    named: list[Part] = []
+    for part in parts:
+        if isinstance(part, (Image, Video)) and not part.handle:
+            kind = type(part)
+            part = replace(part, handle=f"{kind.__name__.lower()}_{1 + sum(isinstance(p, kind) for p in named)}")
+        named.append(part)
+    return tuple(named)
 
 
 class Counters(Struct):

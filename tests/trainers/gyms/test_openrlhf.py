@@ -49,13 +49,6 @@ async def executed(engine: Engine, source: Any, name: str, options: dict[str, An
     return found
 
 
-def experience(response: dict[str, Any]) -> Any:
-    """The sample that OpenRLHF's own generator makes of a response."""
-    from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
-
-    return SamplesGenerator._process_response_into_experience(None, response, max_len=8192)
-
-
 async def test_tokens_ranges_and_reward() -> None:
     tokens = tokenizer(template("qwen2_5"))
     [turns] = await demonstrated("table", 1, **EASY)
