@@ -1,6 +1,4 @@
-# TRL's wheel brings the chat templates that the tests use.
-# These trainers ask for engines that only their launchers use; what plays environments runs without them.
-install -c "$PINS" skyrl-gym verifiers transformers accelerate datasets modelscope json_repair dacite pylatexenc fastapi \
-  uvicorn websockets fastmcp jinja2 pytest pytest-asyncio hypothesis
-install -c "$PINS" --no-deps ms-swift peft openrlhf openenv-core trl
-install -c "$PINS" -e '.[table,image,data]'
+# These packages disagree about versions that none of the tested parts cares for (verifiers and fastmcp about mcp, ms-swift
+# about transformers), and OpenRLHF and ms-swift ask for CUDA builds: the pins are what was run, taken as they are.
+install --no-deps -r "$PINS"
+install --no-deps -e .
