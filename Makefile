@@ -55,8 +55,8 @@ test: setup lint types unit ## set up, lint, type-check and test
 bench: $(BIN)/.dev ## the figures, as ratios in one run
 	$(BIN)/python -m tests.bench.run
 
-test-trainers: ## each trainer in an environment of its own: proves the exports with the trainer's own code
-	sh tests/trainers/run.sh
+test-trainers: ## (STAGES="trl verl", all by default) each trainer in an environment of its own: proves the exports with the trainer's own code
+	sh tests/trainers/run.sh $(STAGES)
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .venv-* build dist *.egg-info runs/demo
