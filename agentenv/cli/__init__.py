@@ -32,7 +32,7 @@ _COMMANDS = (
     ("play", "play:play", "Be the policy yourself, in the terminal.", "Playing"),
     ("chat", "chat:chat", "Talk to an agent that has tools, over your own files and questions.", "Playing"),
     ("rollout", "rollout:rollout", "Let a policy play an environment, and record every episode.", "Playing"),
-    ("demo", "demo:demo", "Play, record, measure and export the table environment, in under a minute.", "Playing"),
+    ("demo", "demo:demo", "Play, record, measure and export each kind of environment, in under a minute.", "Playing"),
     ("stats", "runs:stats", "Measure a recorded run.", "Recorded runs"),
     ("score", "runs:score", "Score a recorded run again, offline.", "Recorded runs"),
     ("export", "export:export", "Turn a recorded run into training data.", "Recorded runs"),
