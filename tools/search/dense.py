@@ -195,7 +195,11 @@ def products(vectors: Any, query: Any, rows: int = 65_536) -> Any:
     """
     import numpy as np
 
-    pieces = [vectors[i : i + rows].astype(np.float32) @ query for i in range(0, len(vectors), rows)]
+    # Not by BLAS: its threads, called from several of ours at once, can spin on two cores and never come back.
+    pieces = [
+        np.einsum("ij,j->i", vectors[i : i + rows].astype(np.float32), np.asarray(query, np.float32))
+        for i in range(0, len(vectors), rows)
+    ]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
