@@ -31,6 +31,23 @@ _IDS = ("input_ids", "attention_mask", clips.METADATA)
 _MOST_SPANS = 100_000
 
 
+def picture(image: Image, load: Media | None = None) -> Any:
+    """A picture, decoded once a process.
+
+    Args:
+        image: which one.
+        load: gives its bytes by its SHA-256; the process's media store by default.
+
+    Raises:
+        PolicyError: it cannot be read.
+    """
+    read = load or media_store().get
+    try:
+        return decode_cache().image(image.sha256, lambda: read(image.sha256), expect=image.width * image.height * 4)
+    except (StoreError, DataError) as error:
+        raise PolicyError(f"image {image.handle or image.sha256[:12]} cannot be shown: {error}") from None
+
+
 class Sight:
     """What a model makes of images and clips, by its own processor (see `agentenv.tokens.renderer.Eyes`).
 
@@ -139,9 +156,9 @@ class Sight:
         return found
 
     def _processed(self, kind: str, media: Sequence[Image | Video], tokens: int = 0) -> dict[str, Any]:
-        options: dict[str, Any] = {"images": [self._picture(part) for part in media if isinstance(part, Image)] or None}
+        options: dict[str, Any] = {"images": [self._seen(part) for part in media if isinstance(part, Image)] or None}
         films = [part for part in media if isinstance(part, Video)]
-        options |= clips.call_options(films, [clips.stacked(list(map(self._picture, one.images()))) for one in films])
+        options |= clips.call_options(films, [clips.stacked(list(map(self._seen, one.images()))) for one in films])
         text = [self._placeholders[kind] * len(media)]
         try:
             made = dict(self._processor(text=text, add_special_tokens=False, return_tensors="pt", **options))
@@ -154,12 +171,8 @@ class Sight:
     def _kept(self, tensor: Any) -> Any:
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
-    def _picture(self, image: Image) -> Any:
-        load = self._media or media_store().get
-        try:
-            return decode_cache().image(image.sha256, lambda: load(image.sha256), expect=image.width * image.height * 4)
-        except (StoreError, DataError) as error:
-            raise PolicyError(f"image {image.handle or image.sha256[:12]} cannot be shown: {error}") from None
+    def _seen(self, image: Image) -> Any:
+        return picture(image, self._media)
 
     def _span(self, part: Image | Video, made: dict[str, Any]) -> MediaSpan:
         kind = kind_of(part)

@@ -12,8 +12,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from agentenv.env import Env
-from agentenv.errors import ConfigError, DataError, MissingExtraError, PolicyError, StoreError, UsageError
-from agentenv.media import decode_cache, media_store
+from agentenv.errors import ConfigError, MissingExtraError, PolicyError, UsageError
+from agentenv.policy.vision import picture
 from agentenv.registry import make
 from agentenv.spec import EnvSpec
 from agentenv.trajectories.run import Sink, open_sink
@@ -155,19 +155,6 @@ def blocks(parts: Sequence[Part], load: Any = None) -> list[dict[str, Any]]:
         else:
             made.append({"type": "text", "text": part.text})
     return made
-
-
-def picture(image: Image, load: Any = None) -> Any:
-    """A picture, decoded once a process.
-
-    Raises:
-        PolicyError: it cannot be read.
-    """
-    read = load or media_store().get
-    try:
-        return decode_cache().image(image.sha256, lambda: read(image.sha256), expect=image.width * image.height * 4)
-    except (StoreError, DataError) as error:
-        raise PolicyError(f"image {image.handle or image.sha256[:12]} cannot be shown: {error}") from None
 
 
 def has_media(messages: Iterable[Message]) -> bool:

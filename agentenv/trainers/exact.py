@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from agentenv.errors import InfrastructureError, UsageError
 from agentenv.policy.exact import Request, Sampled, TokenPolicy
 from agentenv.policy.rendering import load_renderer
+from agentenv.policy.vision import picture
 from agentenv.rollout import play
 from agentenv.tokens import Segment, expanded, flat, media, stream
 from agentenv.tokens.renderer import Renderer
-from agentenv.trainers.common import picture
 from agentenv.trainers.session import asked, reward_of
 from agentenv.trajectory import PolicyInfo, Trajectory
 from agentenv.types import Image, Part, Video
