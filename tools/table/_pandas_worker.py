@@ -91,7 +91,9 @@ class Leash:
                 said = end.recv(4096)
             except OSError:
                 return None
-        return msgspec.json.decode(said, type=Status) if said else None
+        # A child that was never let loose says why, and its worker may have reported its end before we look.
+        first = said.partition(b"\n")[0]
+        return msgspec.json.decode(first, type=Status) if first else None
 
 
 class Worker:

@@ -138,7 +138,7 @@ class Server:
             self._confine(request, result, leash, parent)
         except Exception as error:
             # Only here, before foreign code has run, may the child speak through the trusted channel.
-            leash.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+            leash.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
             os._exit(1)
         leash.close()
         self.execute.answer(result, request["code"], tables, request["first"], self.settings.output)
@@ -164,7 +164,7 @@ class Server:
         os.close(child.pidfd)
         report = {"timeout": timeout, "exit": os.waitstatus_to_exitcode(status)}
         with contextlib.suppress(OSError):
-            child.leash.send(json.dumps(report).encode())
+            child.leash.send(json.dumps(report).encode() + b"\n")
         child.leash.close()
 
 

@@ -8,6 +8,7 @@ import gc
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -384,6 +385,15 @@ def test_a_host_with_too_little_may_be_allowed() -> None:
         assert value(sandbox, "df.price.sum()") == "5.0"
         assert sandbox.run("bytearray(1 << 30)", CITIES).error_kind == "memory"
         assert sandbox.run("while True: pass", CITIES, seconds=0.3).error_kind == "timeout"
+
+
+def test_what_a_child_said_of_itself_counts_though_its_end_was_reported_too() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"error": "OSError: no"}\n{"timeout": false, "exit": 1}\n')
+    theirs.close()
+    status = _pandas_worker.Leash(ours).settle(1.0)
+    assert status is not None
+    assert status.error == "OSError: no"
 
 
 def test_a_layer_that_does_not_apply_stops_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
