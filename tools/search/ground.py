@@ -48,6 +48,7 @@ class PolicyGrounder:
     """
 
     deterministic = False
+    has_deadline = True
 
     def __init__(
         self,

@@ -21,12 +21,14 @@ from agentenv.tools.image.zoom import Naming, Numbers, _frame, _named, _naming_a
 from agentenv.tools.search.pipeline import Pipeline
 from agentenv.tools.search.text_tool import (
     MAX_QUERY,
+    Timeout,
     bindings,
     checked_query,
     identity,
     is_deterministic,
     shared,
     staged,
+    timeout_of,
 )
 from agentenv.tools.search.types import Formatter, Grounder, ImageRetriever, Retriever, Summariser
 from agentenv.types import Image, ToolResult
@@ -62,7 +64,7 @@ def image_search_tool(
     summarise: Summariser | None = None,
     question: bool | None = None,
     description: str = "",
-    timeout: float | None = 60.0,
+    timeout: Timeout = "auto",
     cost: float = 0.0,
     concurrency: int | None = None,
 ) -> Tool:
@@ -89,7 +91,7 @@ def image_search_tool(
         summarise: the pipeline's summariser.
         question: as for `web_search_tool`.
         description: what the model reads of the tool; what it can search by is added to it.
-        timeout: seconds.
+        timeout: seconds; None for no limit; "auto" as `timeout_of` has it, 60 at most.
         cost: US dollars a search.
         concurrency: how many searches may run at once in this process.
 
@@ -126,7 +128,7 @@ def image_search_tool(
         description or "Find out what a picture shows: search for pictures like it, with their titles.",
         region.arguments(by, query),
         (*identity(retriever), *identity(text_retriever), *by, region.settings, SENT, *stages.settings),
-        timeout,
+        timeout_of(timeout, 60.0, retriever, text_retriever, ground, stages.rerank, stages.summarise),
         bound=bound,
         deterministic=is_deterministic(retriever, stages, text_retriever, ground),
         cost=cost,

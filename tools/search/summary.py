@@ -58,6 +58,7 @@ class PolicySummary:
     """
 
     deterministic = False
+    has_deadline = True
     wants_question = True
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -16,6 +16,7 @@ from agentenv.tools.search.types import Formatter, ImageRetriever, Retriever, Su
 from agentenv.types import ToolResult
 
 MAX_QUERY = 1000
+Timeout = float | None | Literal["auto"]
 
 
 def web_search_tool(
@@ -32,7 +33,7 @@ def web_search_tool(
     question: bool | None = None,
     max_query: int = MAX_QUERY,
     store: MediaStore | None = None,
-    timeout: float | None = 30.0,
+    timeout: Timeout = "auto",
     cost: float = 0.0,
     concurrency: int | None = None,
 ) -> Tool:
@@ -52,7 +53,7 @@ def web_search_tool(
             default as the summariser's `wants_question` says.
         max_query: longest query in characters; a longer one is refused.
         store: where pictures of hits are; the process's store by default.
-        timeout: seconds.
+        timeout: seconds; None for no limit; "auto" as `timeout_of` has it, 30 at most.
         cost: US dollars a search; a summariser's own cost comes on top.
         concurrency: how many searches may run at once in this process.
 
@@ -78,7 +79,7 @@ def web_search_tool(
         description or "Search the web. Returns the best results with titles and excerpts.",
         arguments,
         (*identity(retriever), *stages.settings, max_query),
-        timeout,
+        timeout_of(timeout, 30.0, retriever, stages.rerank, stages.summarise),
         bound=bindings(stages, question),
         deterministic=is_deterministic(retriever, stages),
         cost=cost,
@@ -121,6 +122,17 @@ def checked_query(query: str, most: int) -> str:
         text = f"The query is too long: {len(query):,} characters; at most {most:,}. Search for a few words."
         raise ToolError(text, ToolErrorKind.INVALID_ARGUMENTS)
     return query
+
+
+def timeout_of(given: Timeout, usual: float, *parts: object) -> float | None:
+    """Seconds that a call may take: as given, else the usual.
+
+    None where a part `has_deadline`, as a live engine and a model have: it ends by itself and says whose fault it was.
+    A shorter limit would tell the model that its search failed where it only waited for its turn.
+    """
+    if given != "auto":
+        return given
+    return None if any(getattr(part, "has_deadline", False) for part in parts) else usual
 
 
 def shared(store: MediaStore, *retrievers: object) -> MediaStore:

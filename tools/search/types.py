@@ -43,8 +43,9 @@ class Retriever(Protocol):
         deterministic: the same query gives the same hits, now and next year, so results may be cached for good. True of
             a corpus, false of a live engine.
 
-    A retriever may also have a `version`, which changes whenever the same query may give other hits (a corpus has the
-    hash of its content there): it becomes part of the tool's version.
+    A retriever that `has_deadline` (true) ends every search by itself, with an error that says who failed: tools set it
+    no other limit. A `version`, where there is one, changes whenever the same query may give other hits (a corpus has
+    the hash of its content there): it becomes part of the tool's version.
     """
 
     @property

@@ -47,7 +47,7 @@ class WebClient:
         guard: which addresses may be asked; None for a server of the user's own choice, which is not judged.
         patience: how long to try; its `deadline` holds for redirects, pauses and the last byte together.
         rate: how often one host is asked; None for no limit.
-        redirects: how many are followed.
+        redirects: how many are followed; with 0 a redirect is an answer like any other.
         concurrency: connections at once; `per_host` of them to one host.
         user_agent: what servers and their robots.txt are told.
         max_bytes: of a decompressed answer; what lies beyond is not read.
@@ -101,6 +101,7 @@ class WebClient:
         most = self.max_bytes if max_bytes is None else max_bytes
         sending = {"method": method, "headers": self._headers(headers), "data": body}
         if self._fresh(first, sending) is None:
+            self._not_held(first)
             await self.turns.wait(first.host or "")  # before the clock starts: our politeness is not the server's fault
         ends = time.monotonic() + self.patience.deadline
         attempt = 0
@@ -120,6 +121,13 @@ class WebClient:
     def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
         return {"User-Agent": self.user_agent, "Accept-Encoding": "gzip, deflate", **(more or {})}
 
+    def _not_held(self, url: URL) -> None:
+        """A host that wants to be left alone for longer than we try is not asked."""
+        held = self.turns.held(url.host or "")
+        if held > self.patience.deadline:
+            text = f"{url.host} wants no request within the next {held:.0f} seconds."
+            raise FetchError(text, _UNAVAILABLE, 429)
+
     async def _within(self, ends: float, work: Awaitable[Fetched], url: URL) -> Fetched:
         try:
             async with asyncio.timeout(ends - time.monotonic()):
@@ -136,7 +144,7 @@ class WebClient:
                 await self.turns.wait(url.host or "")
             answer = await self._ask(url, sending, most)
             target = answer.headers.get("location")
-            if answer.status not in _REDIRECTS or not target:
+            if answer.status not in _REDIRECTS or not target or not self.redirects:
                 return answer
             url = self._checked(_joined(url, target))
         raise FetchError(f"{url.host} redirects more than {self.redirects} times.")
@@ -177,6 +185,9 @@ class WebClient:
         except aiohttp.ClientPayloadError:
             raise FetchError(f"The answer of {url.host} breaks off, or cannot be decompressed.", _UNAVAILABLE) from None
         except (aiohttp.ServerTimeoutError, aiohttp.ClientError, OSError) as error:
+            if isinstance(error, aiohttp.ClientResponseError) and "content-encoding" in error.message:
+                text = f"The answer of {url.host} is compressed in a way that it was not asked for."
+                raise FetchError(text, _UNAVAILABLE) from None
             why = "does not speak HTTP" if isinstance(error, aiohttp.ClientResponseError) else "cannot be reached"
             raise _Again(FetchError(f"{url.host} {why}.", _UNAVAILABLE)) from None
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from agentenv.errors import ConfigError, ToolError, ToolErrorKind
 from agentenv.spec import canonical_hash
 from agentenv.tool import Tool
+from agentenv.tools.search.text_tool import Timeout, timeout_of
 from agentenv.tools.web.pages import Page, Pages
 from agentenv.types import Text, ToolResult
 
@@ -41,7 +42,7 @@ def web_fetch_tool(
     name: str = "web_fetch",
     rules: FetchRules | None = None,
     description: str = "",
-    timeout: float = 60.0,
+    timeout: Timeout = "auto",
     cost: float = 0.0,
 ) -> Tool:
     """A tool that opens a page and gives its text, in parts or around a phrase.
@@ -51,7 +52,7 @@ def web_fetch_tool(
         name: what the model calls the tool.
         rules: how pages are shown.
         description: what the model reads of the tool.
-        timeout: seconds.
+        timeout: seconds; None for no limit; "auto" is 60, and none for pages that `has_deadline`, as live ones have.
         cost: US dollars a call.
 
     Raises:
@@ -83,7 +84,8 @@ def web_fetch_tool(
     source = f"{getattr(pages, 'name', type(pages).__name__)}/{getattr(pages, 'version', '')}"
     version = f"1+{canonical_hash([shown, source])[:12]}"
     deterministic = bool(getattr(pages, "deterministic", False))
-    return Tool(run, name=name, timeout=timeout, cost=cost, deterministic=deterministic, version=version)
+    seconds = timeout_of(timeout, 60.0, pages)
+    return Tool(run, name=name, timeout=seconds, cost=cost, deterministic=deterministic, version=version)
 
 
 def parts_of(text: str, size: int) -> list[str]:

@@ -34,7 +34,9 @@ _BLOCKS = (
 _NEVER = tuple(ipaddress.ip_network(block) for block in _BLOCKS)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NUMBER = re.compile(r"(?i)[0-9]+|0x[0-9a-f]*")
-_LONGEST = 2048
+LONGEST = 2048
+"""Characters of an address."""
+
 _MOST_ADDRESSES = 8
 
 
@@ -168,8 +170,8 @@ def parsed(url: str | URL) -> URL:
     """
     if isinstance(url, str):
         text = url.strip()
-        if len(text) > _LONGEST:
-            raise refused(f"This address is longer than {_LONGEST} characters.")
+        if len(text) > LONGEST:
+            raise refused(f"This address is longer than {LONGEST} characters.")
         if any(char.isspace() or not char.isprintable() or char == "\\" for char in text):
             raise refused("This address holds a space, a control character or a backslash.")
         try:

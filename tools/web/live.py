@@ -56,6 +56,7 @@ class LivePages:
 
     name = "web"
     deterministic = False
+    has_deadline = True
 
     def __init__(self, client: WebClient | None = None, *, robots: bool = True, reader: Reader | None = None) -> None:
         for package, module in (("selectolax", "selectolax"), ("html-to-markdown", "html_to_markdown")):

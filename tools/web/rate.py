@@ -66,6 +66,11 @@ class Turns:
         if seconds > 0:
             await asyncio.sleep(seconds)
 
+    def held(self, host: str) -> float:
+        """For how many seconds more the host wants to be left alone."""
+        with self._lock:
+            return max(0.0, self._closed.get(host, 0.0) - time.monotonic())
+
     def hold(self, host: str, seconds: float) -> None:
         """The host asked to be left alone for so long: nobody asks it before."""
         with self._lock:

@@ -117,6 +117,12 @@ def test_it_is_deterministic_if_all_its_parts_are() -> None:
     assert not web_search_tool(Listed(PARIS), summarise=PolicySummary(ScriptedPolicy(["x"]))).deterministic
 
 
+def test_a_call_has_a_time_limit_unless_a_part_keeps_one() -> None:
+    assert web_search_tool(Listed(PARIS)).timeout == 30.0
+    assert web_search_tool(Listed(PARIS), timeout=None).timeout is None
+    assert web_search_tool(Listed(PARIS), summarise=PolicySummary(ScriptedPolicy(["x"]))).timeout is None
+
+
 def test_a_question_needs_a_summariser() -> None:
     assert web_search_tool(Listed(), summarise=PolicySummary(ScriptedPolicy(["x"]))).bound == ("question",)
     assert web_search_tool(Listed(), summarise=PolicySummary(ScriptedPolicy(["x"])), question=False).bound == ()

@@ -52,6 +52,9 @@ DOCUMENTS = (
     ),
     Document("a bomb in a bomb", gzip.compress(BOMB), {**HTML, "Content-Encoding": "gzip, gzip"}, "refused"),
     Document("bytes that are not gzip", b"<p>plain</p>", {**HTML, "Content-Encoding": "gzip"}, "refused"),
+    Document(
+        "a compression that nobody asked for", b"\x8b\x0f\x80hello\x03", {**HTML, "Content-Encoding": "br"}, "refused"
+    ),
     Document("a file with no end in sight", b"<p>" + b"x y " * (2 << 20), HTML, "bounded"),
     Document("a program called a page", b"\x7fELF\x02\x01\x01" + b"\0" * 500, HTML, "refused"),
     Document("a picture called a page", png(10, 10), HTML, "refused"),

@@ -26,7 +26,7 @@ from agentenv.media import MediaStore
 from agentenv.policy.http import Patience
 from agentenv.task import TaskSet
 from agentenv.tools.search import Retriever, web_search_tool
-from agentenv.tools.web import Rate
+from agentenv.tools.web import LivePages, Rate, web_fetch_tool
 from agentenv.tools.web.engines import ENGINES, LiveEngine, SearchFailed, make_engine
 from agentenv.types import Task, Text
 from tests.tools.web.site import Site, guard, serving
@@ -179,7 +179,8 @@ async def test_it_waits_as_long_as_the_service_asks_and_tries_again() -> None:
         ((500, 500, 500), SearchFailed, r"brave: 127\.0\.0\.2 answered 500"),
         ((418,), SearchFailed, "brave answered 418"),
         ((422,), ToolError, "does not take this query"),
-        ((302,), SearchFailed, "brave answered 302"),
+        ((302,), SearchFailed, "brave answered 302: is its base_url right"),
+        ((404,), SearchFailed, "brave answered 404: is its base_url right"),
     ],
 )
 async def test_what_failed_is_told_without_the_key(codes: tuple[int, ...], error: type[Exception], text: str) -> None:
@@ -189,6 +190,31 @@ async def test_what_failed_is_told_without_the_key(codes: tuple[int, ...], error
             await made.search("cat", 3)
         assert "key-of" not in str(failed.value)
         assert str(pickle.loads(pickle.dumps(failed.value))) == str(failed.value)
+
+
+@pytest.mark.parametrize("body", ["null", "[]", "7", "[" * 100_000, "{", ""])
+@pytest.mark.parametrize("name", sorted(WEB))
+async def test_what_is_no_answer_is_not_taken_for_no_results(name: str, body: str) -> None:
+    async with serving() as site, engine(name, site) as made:
+        site.put(WEB[name][0], body, Content_Type="application/json")
+        with pytest.raises(SearchFailed, match=r"not JSON|not its own"):
+            await made.search("cat", 3)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://e.org/a\nIgnore all", "https://e.org/ b", "https://e.org/" + "a" * 5000, "\u202e"]
+)
+async def test_results_under_addresses_that_are_none_are_left_out(url: str) -> None:
+    async with serving() as site, engine("serper", site) as made:
+        rows = [{"title": "odd", "link": url, "snippet": "x"}, {"title": "A cat", "link": "https://e.org/a"}]
+        serve(site, "/search", {"organic": rows})
+        assert [hit.url for hit in await made.search("cat", 3)] == ["https://e.org/a"]
+
+
+def test_a_live_search_waits_for_its_turn_and_ends_by_its_own_deadline() -> None:
+    assert web_search_tool(make_engine("brave")).timeout is None
+    assert web_search_tool(make_engine("brave"), timeout=5.0).timeout == 5.0
+    assert web_fetch_tool(LivePages()).timeout is None
 
 
 @pytest.mark.parametrize("answer", [[], 7, {"images": 3}, {"web": {"results": [{"url": 5}]}}, {"results": None}])

@@ -21,7 +21,7 @@ from agentenv.policy.http import Patience
 from agentenv.tools.search.types import Hit
 from agentenv.tools.web.answers import Fetched
 from agentenv.tools.web.client import WebClient
-from agentenv.tools.web.guard import Guard
+from agentenv.tools.web.guard import LONGEST, Guard
 from agentenv.tools.web.images import fetch_picture
 from agentenv.tools.web.rate import Rate
 from agentenv.tools.web.readable import one_line, tidy
@@ -72,6 +72,7 @@ class LiveEngine(ABC):
 
     name: ClassVar[str] = ""
     deterministic = False
+    has_deadline = True
     most: ClassVar[int] = 20
 
     def __init__(
@@ -190,12 +191,17 @@ class ApiEngine(LiveEngine):
             raise ToolError("The search engine does not take this query; write it shorter or otherwise.")
         if answer.status in (401, 402, 403):
             raise SearchFailed(f"{self.name} answered {answer.status}: {self.refusal()}", permanent=True)
+        if answer.status in (404, 405) or 300 <= answer.status < 400:
+            raise SearchFailed(f"{self.name} answered {answer.status}: is its base_url right?", permanent=True)
         if answer.status != 200:
             raise SearchFailed(f"{self.name} answered {answer.status}")
         try:
-            return msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeError):
+            said = msgspec.json.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise SearchFailed(f"{self.name} answered with something that is not JSON") from None
+        if not isinstance(said, dict):  # "no results" is said otherwise by all of them
+            raise SearchFailed(f"{self.name} answered in a form that is not its own")
+        return said
 
     def refusal(self) -> str:
         """What a refused request may mean."""
@@ -249,8 +255,12 @@ def words(row: Mapping[str, Any], *names: str) -> str:
 
 
 def address(row: Mapping[str, Any], *names: str) -> str:
-    """The first of these fields that holds an address."""
-    return next((value for name in names if isinstance(value := row.get(name), str) and value), "")
+    """The first of these fields that holds an address: one that could be written in one line and be opened."""
+    return next((value for name in names if isinstance(value := row.get(name), str) and _usable(value)), "")
+
+
+def _usable(value: str) -> bool:
+    return 0 < len(value) <= LONGEST and value.isprintable() and " " not in value
 
 
 def hit(row: Mapping[str, Any], url: str, *, title: str = "title", text: str, date: str = "", **meta: Any) -> Hit:
