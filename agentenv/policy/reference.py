@@ -62,7 +62,8 @@ class ReferencePolicy(Policy):
     A step is {"tool": name, "arguments": {...}, "thought": "..."}, where the thought may be left out; or a piece of
     SQL, bare or as {"sql": ...}, which goes to `sql_tool`. Evidence that has no steps but "sql" is read as its steps.
     Where `sql_tool` cannot be called, since it is not offered or the dialect is "code", SQL goes to `python_tool`, as
-    the code sql("..."). Lists are answered joined by ", ". Where tools are switched off, it answers at once.
+    the code sql("..."). Lists are answered joined by ", ", but the first of several right texts alone (metadata
+    `answer_type` "text"). Where tools are switched off, it answers at once.
 
     Args:
         skill: probability that an episode is played without a mistake. The others hold one that beginners make: a guess
@@ -221,7 +222,8 @@ def _expert(task: Task, moves: list[Move], rng: random.Random) -> Plan:
     thoughts = [rng.choice(_NEXT if index else _FIRST) for index in range(len(moves))]
     told = tuple(replace(move, thought=move.thought or said) for move, said in zip(moves, thoughts, strict=True))
     last = task.evidence.get("conclusion") or (rng.choice(_LAST) if moves else _GUESS)
-    return Plan(told, answer_text(task.answer), last)
+    several = isinstance(task.answer, (list, tuple)) and task.metadata.get("answer_type") == "text"
+    return Plan(told, answer_text(task.answer[0] if several else task.answer), last)
 
 
 def _beginner(task: Task, plan: Plan, rng: random.Random) -> Plan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agentenv.env import Env
 from agentenv.envs.geo.tasks import geo_tasks
@@ -19,6 +19,7 @@ from agentenv.envs.search.sources import EMBEDDED, as_retriever, chosen
 from agentenv.envs.sights.stage import FIRST_VIEW, look_and_search
 from agentenv.envs.zoom.datasets import from_columns, geobench
 from agentenv.envs.zoom.toolbox import as_shown
+from agentenv.errors import UnknownNameError, UsageError
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
@@ -45,7 +46,7 @@ def geo(
     on_error: OnError = "raise",
     tools: Sequence[str] = TOOLS,
     corpus: str | Path | Retriever = EMBEDDED,
-    corpus_columns: Mapping[str, str] | None = None,
+    corpus_columns: Mapping[str, Any] | None = None,
     pictures: str | Path | ImageRetriever = EMBLEMS,
     engine: EngineName = "auto",
     k: int = 5,
@@ -77,7 +78,7 @@ def geo(
             it in `env.tasks.skipped`.
         tools: which tools the policy has, of image_zoom (and the zoom environment's others), image_search, web_search
             and web_fetch.
-        corpus: what web_search searches, as for the search environment.
+        corpus: what web_search searches, as for the search environment: "embedded", a file, "live:NAME", a `Retriever`.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
         pictures: what image_search searches: "emblems", a file of pictures with captions, or an `ImageRetriever`.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
@@ -106,6 +107,10 @@ def geo(
         UsageError: an option that makes no sense, or not for this source.
         MissingExtraError: the extra `search` is not installed.
     """
+    if scoring not in get_args(Mode):
+        raise UnknownNameError("scoring", scoring, get_args(Mode))
+    if min(leak, align) < 0:
+        raise UsageError("leak and align are weights of 0 and more")
     place = Frame.of(frame)
     options: dict[str, Any] = {"seed": seed, "difficulty": difficulty, "split": split, "cache": cache}
     if source == PLACES:

@@ -14,12 +14,13 @@ from agentenv.envs.corpus.emblems import emblem_index
 from agentenv.envs.mm_search.datasets import DATASETS
 from agentenv.envs.mm_search.tasks import mm_search_tasks
 from agentenv.envs.rewards import evidence_seen, judged, scores
+from agentenv.envs.rewards.judge import JudgeModel
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.answers import em_match, search_match
 from agentenv.envs.search.sources import EMBEDDED, as_retriever, chosen, search_tools
 from agentenv.envs.sights.stage import FIRST_VIEW, look_and_search
-from agentenv.envs.zoom.toolbox import as_shown, image_tools
-from agentenv.policy import Policy
+from agentenv.envs.zoom.toolbox import NAMES, as_shown, image_tools
+from agentenv.errors import UnknownNameError
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
@@ -36,6 +37,7 @@ SYSTEM = (
     " texts on what you found. Do not rely on memory. The answer is only what is asked for: a name or a number."
 )
 TOOLS = ("image_zoom", "image_search", "web_search", "web_fetch")
+ALL_TOOLS = (*NAMES, "image_search", "web_search", "web_fetch")
 
 
 def mm_search(
@@ -49,7 +51,7 @@ def mm_search(
     on_error: OnError = "raise",
     tools: Sequence[str] = TOOLS,
     corpus: str | Path | Retriever = EMBEDDED,
-    corpus_columns: Mapping[str, str] | None = None,
+    corpus_columns: Mapping[str, Any] | None = None,
     pictures: str | Path | ImageRetriever = EMBLEMS,
     engine: EngineName = "auto",
     k: int = 5,
@@ -59,7 +61,7 @@ def mm_search(
     first_view: int = FIRST_VIEW,
     dialect: str = "hermes",
     dialect_options: Mapping[str, Any] | None = None,
-    judge: Policy | None = None,
+    judge: JudgeModel = None,
     limits: Limits | Mapping[str, Any] | None = None,
     texts: Texts | Mapping[str, Any] | None = None,
     system: str = SYSTEM,
@@ -82,7 +84,7 @@ def mm_search(
             it in `env.tasks.skipped`.
         tools: which tools the policy has, of image_zoom (and the zoom environment's others), image_search, web_search
             and web_fetch.
-        corpus: what web_search searches, as for the search environment.
+        corpus: what web_search searches, as for the search environment: "embedded", a file, "live:NAME", a `Retriever`.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
         pictures: what image_search searches: "emblems", a file of pictures with captions, or an `ImageRetriever`.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
@@ -93,7 +95,8 @@ def mm_search(
         first_view: longer side in pixels of what the policy is shown first.
         dialect: how calls and results are written.
         dialect_options: options of the dialect.
-        judge: a model that judges answers which the rules do not find right; none by default.
+        judge: a model (a policy, or its name, "openai:MODEL") that judges answers which the rules do not find right;
+            none by default.
         limits: budgets of the episode; 20 turns and a forced answer by default.
         texts: what the environment says outside tool results.
         system: the system prompt, before the dialect's instructions.
@@ -166,7 +169,10 @@ def sight_tools(
         made |= {tool.name: tool for tool in found}
     if "image_search" in names:
         made["image_search"] = image_search_tool(as_pictures(pictures), frame=frame, k=min(k, 3))
-    looking = [name for name in names if name not in (*made, "web_search", "web_fetch")]
+    for name in names:
+        if name not in ALL_TOOLS:
+            raise UnknownNameError("tool", name, ALL_TOOLS)
+    looking = [name for name in names if name not in made]
     made |= {tool.name: tool for tool in image_tools(looking, frame)}
     return [made[name] for name in names]
 
@@ -175,4 +181,8 @@ def as_pictures(pictures: str | Path | ImageRetriever) -> ImageRetriever:
     """What is searched by picture: "emblems", a file of pictures with captions, or a retriever as it is."""
     if not isinstance(pictures, (str, Path)):
         return pictures
-    return emblem_index() if pictures == EMBLEMS else open_images(pictures)
+    if pictures == EMBLEMS:
+        return emblem_index()
+    if not Path(pictures).suffix and not Path(pictures).exists():
+        raise UnknownNameError("collection of pictures", str(pictures), (EMBLEMS, "FILE.jsonl", "FILE.parquet"))
+    return open_images(pictures)

@@ -18,30 +18,17 @@ from agentenv.task import TaskSet
 from agentenv.tool import Tool
 from agentenv.tools.image import Output, Renderer, view_of
 from agentenv.tools.search import Corpus, ImageRetriever, PolicySummary, Retriever, Summariser, web_search_tool
-from agentenv.tools.search.corpus import EngineName
 from agentenv.tools.search.pipeline import Budget, Pipeline
-from agentenv.tools.web.engines import make_engine
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Task, Text
 
 Searched = str | Path | Retriever
 SummaryModel = Policy | Summariser | str | Mapping[str, Any] | None
-LIVE = "live:"
 _ROOM = 0.5
 _CLOSE = Output(max_pixels=1_000_000, format="PNG")
 
 
-def searched(corpus: Searched, engine: EngineName = "auto", columns: Mapping[str, str] | None = None) -> Retriever:
-    """What texts are searched: "embedded", "live:NAME" (see `make_engine`), a file of documents, or a retriever.
-
-    Raises:
-        UnknownNameError: no such engine or file.
-        MissingExtraError: a package that it needs is not installed.
-    """
-    if isinstance(corpus, str) and corpus.startswith(LIVE):
-        live: Any = make_engine(corpus.removeprefix(LIVE))
-        return live  # type: ignore[no-any-return]  # pyright takes its class variable for no property
-    return as_retriever(corpus, engine, columns)
+searched = as_retriever
 
 
 def searched_pictures(pictures: str | Path | ImageRetriever) -> ImageRetriever:

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from agentenv.dialects import neutralise
 from agentenv.env import Env
 from agentenv.envs.rewards import judged, scores
+from agentenv.envs.rewards.judge import JudgeModel
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.answers import em_match, search_match
 from agentenv.envs.search.datasets import DATASETS
 from agentenv.envs.search.sources import EMBEDDED, as_retriever, chosen, search_tools
 from agentenv.envs.search.tasks import search_steps, search_tasks
-from agentenv.policy import Policy
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts, settings
 from agentenv.task import OnError, TaskSet
@@ -44,7 +44,7 @@ def search(
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
     corpus: str | Path | Retriever = EMBEDDED,
-    corpus_columns: Mapping[str, str] | None = None,
+    corpus_columns: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     k: int = 5,
     excerpt: int | None = 240,
@@ -53,7 +53,7 @@ def search(
     pages: Pages | None = None,
     dialect: str = "hermes",
     dialect_options: Mapping[str, Any] | None = None,
-    judge: Policy | None = None,
+    judge: JudgeModel = None,
     limits: Limits | Mapping[str, Any] | None = None,
     texts: Texts | Mapping[str, Any] | None = None,
     system: str = SYSTEM,
@@ -72,18 +72,20 @@ def search(
         columns: of a file: field -> column, with fields out of question, answer, id.
         on_error: "raise" stops at a malformed row of a data set, naming its file and line; "skip" goes on and lists
             it in `env.tasks.skipped`.
-        corpus: what is searched: "embedded"; a JSONL or Parquet file of documents, indexed once; or a `Retriever`, for
-            instance a live engine, which the caller closes.
+        corpus: what is searched: "embedded"; a JSONL or Parquet file of documents, indexed once; "live:NAME", a live
+            engine ("live:brave"; "live:searxng:http://HOST:PORT", where it is elsewhere than usual); or a `Retriever`,
+            which the caller closes.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
         k: results of a search.
         excerpt: characters of a document that a search shows; None for all of it.
         format: how results are written, see `agentenv.tools.search.FORMATS`.
         fetch: there is also a tool that opens pages.
-        pages: where pages come from; the corpus itself by default.
+        pages: where pages come from; by default the corpus itself, or the open web for a live engine.
         dialect: how calls and results are written.
         dialect_options: options of the dialect.
-        judge: a model that judges answers which the rules do not find right; none by default.
+        judge: a model (a policy, or its name, "openai:MODEL") that judges answers which the rules do not find right;
+            none by default.
         limits: budgets of the episode; 24 turns and a forced answer by default.
         texts: what the environment says outside tool results.
         system: the system prompt, before the dialect's instructions.

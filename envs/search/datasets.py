@@ -17,6 +17,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def search_r1(path: str | Path, *, on_error: OnError = "raise") -> TaskSet:
     def to_task(row: dict[str, Any]) -> Task:
         answers = row.get("golden_answers")
         if answers is None:
+            if "reward_model" not in row:
+                raise DataError("neither a column 'golden_answers' nor 'reward_model'")
             answers = row["reward_model"]["ground_truth"]
             answers = answers.get("target") if isinstance(answers, Mapping) else answers
         question = row.get("question") or _asked_in(row["prompt"])
@@ -76,9 +79,11 @@ def search_r1(path: str | Path, *, on_error: OnError = "raise") -> TaskSet:
     return read_set(file, to_task, on_error)
 
 
-def _asked_in(prompt: Sequence[Mapping[str, Any]]) -> str:
+def _asked_in(prompt: Any) -> str:
     """The question at the end of verl's prompt, which begins with Search-R1's instructions."""
-    said = str(prompt[-1]["content"])
+    if not isinstance(prompt, list) or not prompt or not isinstance(prompt[-1], Mapping):
+        raise DataError(f"the prompt must be a list of messages, not {prompt!r:.60}")
+    said = as_text(prompt[-1].get("content"), "prompt")
     return said.rpartition("Question:")[2].strip() or said
 
 
@@ -170,14 +175,24 @@ def from_columns(
 
     def to_task(row: dict[str, Any]) -> Task:
         values = {field: row[given[field]] if field in given else row.get(field) for field in _FIELDS}
-        answer = values["answer"]
-        if isinstance(answer, str) and answer.startswith("["):
-            answer = json.loads(answer)
+        for field in ("question", "answer"):
+            if field not in given and field not in row:
+                names = ", ".join(name for name in row if name != "_line")
+                raise DataError(f"no column {field!r}; say columns={{{field!r}: ...}}; there are {names}")
+        answer = _listed(values["answer"])
         number = row["_line"] if values["id"] is None else values["id"]
         metadata = {"source": file.stem, **{column: row[column] for column in keep}}
         return _qa(f"{file.stem}-{number}", values["question"], answer, metadata)
 
     return read_set(file, to_task, on_error)
+
+
+def _listed(answer: Any) -> Any:
+    """A list that stands there as JSON text; anything else as it is, such as a text that begins with a bracket."""
+    if isinstance(answer, str) and answer.startswith("["):
+        with suppress(ValueError):
+            return json.loads(answer)
+    return answer
 
 
 DATASETS: Mapping[str, Callable[..., TaskSet]] = {

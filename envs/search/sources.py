@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agentenv.envs.corpus import corpus_pages, embedded_corpus
 from agentenv.errors import UnknownNameError, UsageError
@@ -14,23 +14,40 @@ from agentenv.tool import Tool
 from agentenv.tools.search import Corpus, Pipeline, Retriever, open_corpus, web_search_tool
 from agentenv.tools.search.corpus import EngineName
 from agentenv.tools.search.pipeline import Budget
+from agentenv.tools.web.engines import ENGINES, LiveEngine, make_engine
 from agentenv.tools.web.fetch import web_fetch_tool
+from agentenv.tools.web.live import LivePages
 from agentenv.tools.web.pages import Pages
 
 EMBEDDED = "embedded"
+LIVE = "live:"
 
 
-def as_retriever(corpus: str | Path | Retriever, engine: EngineName, columns: Mapping[str, str] | None) -> Retriever:
-    """What is searched: "embedded", a file of documents, or a retriever as it is.
+def as_retriever(
+    corpus: str | Path | Retriever, engine: EngineName = "auto", columns: Mapping[str, Any] | None = None
+) -> Retriever:
+    """What is searched: "embedded"; a live engine by its name, "live:NAME", and where it is, "live:NAME:URL"; a file of
+    documents; or a retriever as it is.
 
     Raises:
-        UnknownNameError: no such file.
-        MissingExtraError: a package that the embedded corpus needs is not installed.
+        UnknownNameError: no such file or engine.
+        UsageError: columns of what is no file.
+        MissingExtraError: a package that it needs is not installed.
     """
+    own = corpus if isinstance(corpus, str) else ""
+    if columns and (own == EMBEDDED or own.startswith(LIVE) or not isinstance(corpus, (str, Path))):
+        raise UsageError("corpus_columns are those of a file of documents: give corpus=FILE")
     if not isinstance(corpus, (str, Path)):
         return corpus
-    if corpus == EMBEDDED:
+    if own == EMBEDDED:
         return embedded_corpus(engine)
+    if own.startswith(LIVE):
+        name, _, url = own.removeprefix(LIVE).partition(":")
+        live: Any = make_engine(name, **({"base_url": url} if url else {}))
+        return live  # type: ignore[no-any-return]  # pyright takes its class variable for no property
+    if not Path(corpus).suffix and not Path(corpus).exists():
+        live_names = (f"{LIVE}{name}" for name in ENGINES)
+        raise UnknownNameError("corpus", str(corpus), (EMBEDDED, "FILE.jsonl", "FILE.parquet", *live_names))
     return open_corpus(corpus, columns=columns, engine=engine)
 
 
@@ -40,16 +57,25 @@ def search_tools(
     """`web_search`, and with `fetch` also `web_fetch`, over one corpus.
 
     Raises:
-        UsageError: pages are wanted of a retriever that has none.
+        UsageError: pages are wanted of a retriever that has none, or `pages` are none.
     """
+    if pages is not None and not hasattr(pages, "page"):
+        raise UsageError(
+            f"pages={pages!r:.60}: pages are LivePages(), CorpusPages, or anything with an async page(url)"
+        )
     tools = [web_search_tool(retriever, pipeline=Pipeline(k=k, budget=Budget(characters=shown), format=format))]
-    if fetch and pages is None:
-        if not isinstance(retriever, Corpus):
-            raise UsageError("only a corpus has pages of its own: give pages=, or fetch=False")
-        pages = corpus_pages(retriever)
-    if fetch and pages is not None:
-        tools.append(web_fetch_tool(pages))
+    if fetch:
+        tools.append(web_fetch_tool(pages or _pages_of(retriever)))
     return tools
+
+
+def _pages_of(retriever: Retriever) -> Pages:
+    """The pages that a search leads to: the corpus's own, or the open web's."""
+    if isinstance(retriever, Corpus):
+        return corpus_pages(retriever)
+    if isinstance(retriever, LiveEngine):
+        return LivePages()
+    raise UsageError("only a corpus and a live engine have pages of their own: give pages=, or fetch=False")
 
 
 def chosen(
@@ -77,6 +103,10 @@ def chosen(
         UsageError: an option of the generator for another source.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if columns and (source == generated or isinstance(source, TaskSet)):
+        raise UsageError("columns are those of a file of rows: give source=FILE")
+    if on_error not in get_args(OnError):
+        raise UnknownNameError("value of on_error", on_error, get_args(OnError))
     if source == generated:
         return generate(**given)
     wrong = [name for name in given if name != "seed"]
@@ -85,6 +115,8 @@ def chosen(
     if isinstance(source, TaskSet):
         return source
     name, colon, path = source.partition(":")
+    if colon and name in datasets and not path:
+        raise UsageError(f"source={source!r}: a path is missing, for instance {source}data.jsonl")
     if colon and name in datasets:
         read = datasets[name]
         more = {"columns": columns} if "columns" in signature(read).parameters else {}

@@ -16,6 +16,7 @@ are options; they stand in `metadata["options"]`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -230,6 +231,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "lat": ("lat", "latitude"),
     "lng": ("lng", "lon", "long", "longitude"),
 }
+_MOST = {"lat": 90, "lng": 180}
 
 
 def geobench(
@@ -280,7 +282,17 @@ def _place(noted: Mapping[str, Any]) -> dict[str, Any]:
         for key in reversed(keys)
         if layer.get(key) not in (None, "")
     }
-    return {name: found[name] for name in _PLACES if name in found}
+    return {name: _degrees(name, found[name]) if name in _MOST else found[name] for name in _PLACES if name in found}
+
+
+def _degrees(name: str, value: Any) -> float:
+    try:
+        degrees = float(value)
+    except (TypeError, ValueError):
+        degrees = math.nan
+    if not -_MOST[name] <= degrees <= _MOST[name]:
+        raise DataError(f"{name} is {value!r:.40}; degrees are from -{_MOST[name]} to {_MOST[name]}")
+    return degrees
 
 
 def _root_of(value: Any, folder: Path) -> Path:

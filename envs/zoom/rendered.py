@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from agentenv.envs.zoom.scene import QUALITY, Scene, render
-from agentenv.errors import DataError, MissingExtraError
-from agentenv.media import media_store
+from agentenv.errors import DataError, MissingExtraError, UsageError
+from agentenv.media import ImageLimits, media_store
 from agentenv.types import Image
 
 _DRAWING = 1  # raised whenever the same scene is drawn otherwise
@@ -52,7 +52,11 @@ def scene_image(scene: Scene, cache: Path | None = None) -> Image:
     Args:
         scene: what to draw.
         cache: a folder that holds `<recipe>.jpg`, and where what was rendered is added.
+
+    Raises:
+        UsageError: it is larger than any picture may be.
     """
+    _check_size(*scene.size)
     key, store = recipe(scene), media_store()
     with _lock:
         known = _known.get(key)
@@ -72,6 +76,13 @@ def scene_image(scene: Scene, cache: Path | None = None) -> Image:
             _known.clear()
         _known[key] = image
     return image
+
+
+def _check_size(wide: int, high: int) -> None:
+    most = ImageLimits()
+    if wide * high > most.max_pixels or max(wide, high) > most.max_side:
+        text = f"a scene of {wide} x {high} px is larger than a picture may be ({most.max_pixels:,} pixels)"
+        raise UsageError(f"{text}; make first_view smaller")
 
 
 def _read(file: Path) -> bytes | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import agentenv
 from agentenv.envs.mm_search import datasets as visual
 from agentenv.envs.mm_search import mm_search
 from agentenv.envs.search import datasets, search
@@ -91,9 +92,10 @@ def test_any_file_by_a_column_map(tmp_path: Path) -> None:
         tmp_path / "own.jsonl",
         {"q": "A?", "gold": '["x", "y"]', "n": 3, "set": "dev"},
         {"q": "B?", "gold": "z", "n": 4},
+        {"q": "C?", "gold": "[sic]", "n": 5},
     )
     tasks = datasets.from_columns(file, {"question": "q", "answer": "gold", "id": "n"}, keep=["q"])
-    assert [(task.id, task.answer) for task in tasks] == [("own-3", ["x", "y"]), ("own-4", "z")]
+    assert [(task.id, task.answer) for task in tasks] == [("own-3", ["x", "y"]), ("own-4", "z"), ("own-5", "[sic]")]
     with pytest.raises(UnknownNameError, match="answer"):
         datasets.from_columns(file, {"answr": "gold"})
 
@@ -104,9 +106,12 @@ def test_any_file_by_a_column_map(tmp_path: Path) -> None:
         (datasets.search_r1, {"question": "who?", "golden_answers": []}, "list of answers is empty"),
         (datasets.search_r1, {"question": " ", "golden_answers": ["x"]}, "question must be text"),
         (datasets.search_r1, {"golden_answers": ["x"]}, "prompt"),
+        (datasets.search_r1, {"golden_answers": ["x"], "prompt": []}, "the prompt must be a list of messages"),
+        (datasets.search_r1, {"question": "who?"}, "neither a column 'golden_answers' nor 'reward_model'"),
         (datasets.hotpotqa, {"question": "who?"}, "answer"),
         (datasets.browsecomp, {"problem": "who?"}, "answer"),
         (datasets.from_columns, {"question": "who?", "answer": None}, "answer must be text"),
+        (datasets.from_columns, {"q": "who?", "answer": "x"}, "say columns={'question': ...}; there are q, answer"),
         (visual.fvqa, {"prompt": [], "images": [], "reward_model": {}}, "no user message"),
         (visual.mmsearch, {"query": "who?", "gt_answer": "x"}, "no picture"),
         (visual.infoseek, {"image_id": "none", "question": "who?", "answer": ["x"]}, "none"),
@@ -171,13 +176,20 @@ def test_visual_sets(tmp_path: Path) -> None:
 def test_sets_are_played_over_a_corpus_of_ones_own(tmp_path: Path) -> None:
     docs = written(tmp_path / "wiki.jsonl", {"id": "1", "contents": '"Ann"\nAnn wrote it.'})
     rows = written(tmp_path / "nq.jsonl", {"id": "a", "question": "who wrote it", "golden_answers": ["Ann"]})
-    env = search(source=f"search-r1:{rows}", corpus=docs, corpus_columns={"title_line": True})  # type: ignore[dict-item]
+    env = search(source=f"search-r1:{rows}", corpus=docs, corpus_columns={"title_line": True})
     obs, _ = env.reset(seed=0)
     step = env.step('<tool_call>{"name": "web_search", "arguments": {"query": "who wrote it"}}</tool_call>')
     assert "Ann wrote it." in step.observation.messages[-1].text
     assert env.step("<answer>ann</answer>").reward == 1.0
     assert obs.tools
     assert open_corpus(docs)
+
+
+def test_of_several_right_answers_the_reference_gives_one(tmp_path: Path) -> None:
+    rows = written(tmp_path / "nq.jsonl", {"question": "which mountain", "golden_answers": ["Fuji", "Mount Fuji"]})
+    env = search(source=f"search-r1:{rows}", corpus=open_corpus([{"text": "y"}]))
+    (record,) = agentenv.rollout(env, "reference", tasks=1)
+    assert (record.answer, record.reward) == ("Fuji", 1.0)
 
 
 def test_other_files_are_read_by_columns(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from agentenv.envs.corpus import embedded_corpus
 from agentenv.envs.search import search
 from agentenv.envs.search.answers import em_match, search_match
 from agentenv.envs.search.questions import KINDS
+from agentenv.envs.search.sources import as_retriever
 from agentenv.envs.search.tasks import search_steps, search_tasks
 from agentenv.envs.zoom.vocabulary import side
 from agentenv.errors import MissingExtraError, UnknownNameError, UsageError
@@ -22,6 +23,7 @@ from agentenv.policy.scripted import ScriptedPolicy
 from agentenv.rollout import play
 from agentenv.task import TaskSet
 from agentenv.tools.search import open_corpus
+from agentenv.tools.web.engines import ApiEngine
 from agentenv.trajectory import Trajectory
 from agentenv.types import Observation, Task, Text
 
@@ -99,6 +101,13 @@ def test_what_decides_a_task_is_of_one_split() -> None:
         ({"source": "hotpot:x"}, UnknownNameError, "hotpotqa:PATH"),
         ({"source": "qa.jsonl", "kinds": ["population"]}, UsageError, "option of source"),
         ({"corpus": "none.jsonl"}, UnknownNameError, "none.jsonl"),
+        ({"corpus": "embeded"}, UnknownNameError, 'did you mean "embedded"'),
+        ({"corpus": "live:brav"}, UnknownNameError, 'did you mean "brave"'),
+        ({"corpus_columns": {"text": "body"}}, UsageError, "corpus=FILE"),
+        ({"columns": {"answer": "a"}}, UsageError, "source=FILE"),
+        ({"on_error": "skipp"}, UnknownNameError, 'did you mean "skip"'),
+        ({"source": "hotpotqa:"}, UsageError, "a path is missing, for instance hotpotqa:data.jsonl"),
+        ({"pages": "web"}, UsageError, "LivePages"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], error: type[Exception], words: str) -> None:
@@ -144,6 +153,16 @@ def test_a_corpus_and_tasks_of_ones_own() -> None:
     assert "<|im_end|>" not in record.messages[1].text
     assert "</tool_response> is a cat" not in record.messages[3].text
     assert [run.error_kind for run in record.tool_runs] == [None, None]
+
+
+def test_a_live_engine_by_name_opens_pages_of_the_open_web() -> None:
+    task = Task("x", (Text("?"),), "y")
+    env = search(source=TaskSet.of([task]), corpus="live:searxng:http://127.0.0.1:1234/s", format="geovista")
+    assert list(env.rules.tools) == ["web_search", "web_fetch"]
+    assert [(tool.deterministic, tool.timeout) for tool in env.rules.tools.values()] == [(False, None)] * 2
+    engine = as_retriever("live:searxng:http://127.0.0.1:1234/s")
+    assert isinstance(engine, ApiEngine)
+    assert str(engine._base) == "http://127.0.0.1:1234/s"
 
 
 def test_pages_need_a_corpus() -> None:

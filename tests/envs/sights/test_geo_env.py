@@ -112,7 +112,9 @@ def test_geobench_rows_are_played(tmp_path: Path) -> None:
         ({"difficulty": 9}, UsageError, "1 to 5"),
         ({"split": "dev"}, UnknownNameError, "split"),
         ({"source": "geobenhc:x"}, UnknownNameError, "geobench:PATH"),
-        ({"tools": ["web_serch"]}, UnknownNameError, "web_serch"),
+        ({"tools": ["web_serch"]}, UnknownNameError, "web_search"),
+        ({"scoring": "strikt"}, UnknownNameError, "strict"),
+        ({"leak": -1.0}, UsageError, "0 and more"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], error: type[Exception], words: str) -> None:

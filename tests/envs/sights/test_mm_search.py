@@ -145,12 +145,19 @@ def test_kinds_can_be_chosen(kind: str) -> None:
         ({"kinds": ["only-emblem"], "difficulty": 5}, UsageError, "no kind"),
         ({"split": "dev"}, UnknownNameError, "split"),
         ({"tools": ["image_zom"]}, UnknownNameError, "image_zoom"),
+        ({"tools": ["image_serch"]}, UnknownNameError, "image_search"),
+        ({"pictures": "emblem"}, UnknownNameError, "emblems"),
         ({"source": "fvq:x"}, UnknownNameError, "fvqa:PATH"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         mm_search(**options)  # type: ignore[arg-type]
+
+
+def test_a_first_view_whose_scene_no_picture_may_be_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"larger than a picture may be .* make first_view smaller"):
+        _ = mm_search(first_view=100_000).tasks[0]
 
 
 def test_tools_can_be_left_out() -> None:

@@ -278,6 +278,10 @@ def test_geobench(tmp_path: Path) -> None:
     tasks = geobench(lines(tmp_path / "bad.jsonl", bad), on_error="skip")
     assert list(tasks) == []
     assert ["name no place" in tasks.skipped[0].why, "must be an object" in tasks.skipped[1].why] == [True, True]
+    for where in ({"lat": 91, "lng": 5}, {"lat": 9, "lng": "5 E"}):
+        odd = lines(tmp_path / "odd.jsonl", [row | {"metadata": json.dumps({"city": "Bergen", **where})}])
+        with pytest.raises(DataError, match="degrees are from"):
+            list(geobench(odd))
 
 
 # ---- columns
