@@ -100,7 +100,7 @@ class DataError(AgentEnvError):
 
     def __init__(self, why: str, file: str = "", line: int = 0) -> None:
         self.why, self.file, self.line = why, file, line
-        place = f"{file}:{line}: " if line else f"{file}: " if file else ""
+        place = (f"{file}:{line}: " if line else f"{file}: ") if file else f"row {line}: " if line else ""
         super().__init__(place + why)
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, int]]:

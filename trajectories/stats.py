@@ -215,7 +215,8 @@ def _lines(s: Stats) -> Iterable[str]:
     for name, tool in s.tools.items():
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(tool.kinds.items()))
         rate = f"{tool.error_rate:.1%} errors" + (f" ({kinds})" if kinds else "")
-        yield f"tool {name}: {tool.calls} calls, {rate}, {tool.cached} cached, {tool.seconds:.3g} s"
+        spent = f"{tool.cached} cached, {tool.seconds:.3g} s"
+        yield f"tool {name or '(unreadable call)'}: {tool.calls} calls, {rate}, {spent}"
     if s.search:
         yield from s.search.lines()
     if s.cost:

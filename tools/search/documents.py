@@ -6,11 +6,13 @@ A store is four files: `docs.bin` (one MessagePack record a document), `docs.idx
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -69,6 +71,8 @@ class Columns(Struct, frozen=True, forbid_unknown_fields=True):
         """
         if isinstance(given, Columns):
             return given
+        if not isinstance(given, (Mapping, NoneType)):
+            raise ConfigError(f"columns={given!r:.60}: give a map, for instance {{'text': 'body'}}")
         try:
             return msgspec.convert(dict(given or {}), Columns)
         except msgspec.ValidationError as error:
@@ -167,6 +171,8 @@ def files_of(source: Source) -> list[Path] | None:
     else:
         return None
     for path in found:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder: give its files, for instance sorted(Path(FOLDER).glob('*.jsonl'))")
         if not path.is_file():
             siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UnknownNameError("file", path.name if siblings else str(path), siblings)
@@ -187,11 +193,12 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if line.strip():
                     try:
                         yield number, decode(line)
-                    except msgspec.DecodeError as error:
-                        raise DataError(f"not JSON: {error}", str(path), number) from None
+                    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                        raise DataError(f"not JSON in UTF-8: {error}", str(path), number) from None
     except (gzip.BadGzipFile, EOFError) as error:
         raise DataError(f"not a readable gzip file: {error}", str(path)) from None
 
@@ -222,8 +229,11 @@ def document(row: Any, columns: Columns, number: int) -> Hit:
     if columns.title_line:
         first, _, text = text.partition("\n")
         title = first.strip().strip('"')
+    name = _text(row, columns.id) if columns.id else str(number)
+    if not name:
+        raise DataError(f"no id in column {columns.id!r}, where other documents have one")
     return Hit(
-        _text(row, columns.id) if columns.id else str(number),
+        name,
         title,
         text,
         _text(row, columns.url),
@@ -240,6 +250,11 @@ def _text(row: Mapping[str, Any], column: str) -> str:
         return value
     if value is None:
         return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeError:
+            raise DataError(f"column {column!r} holds bytes that are not UTF-8 where text is expected") from None
     if isinstance(value, (dict, list)):
         raise DataError(f"column {column!r} holds a {type(value).__name__} where text is expected")
     return str(value)
@@ -261,6 +276,8 @@ def document_store(
         folder: of all stores and indices; `cache_folder("search")` by default.
         progress: told how it goes on.
     """
+    if isinstance(source, Mapping) or not (callable(source) or isinstance(source, (Path, Iterable))):
+        raise ConfigError(f"documents come from files, rows or a function that returns rows, not from {source!r:.60}")
     base = folder or cache_folder("search")
     files = files_of(source)
     if files is None and not key and not callable(source) and not isinstance(source, Sequence):

@@ -22,7 +22,7 @@ from agentenv.tools.search.build import Progress, counted, made_once, whole
 from agentenv.tools.search.documents import DocumentStore
 from agentenv.tools.search.words import MAX_LENGTH, prepared, query_words
 
-FORMAT = "1"
+FORMAT = "2"
 """Raised whenever the same documents lead to another index."""
 
 LARGE = 10_000

@@ -25,9 +25,9 @@ _COMMON = (
 STOP = frozenset(_COMMON.split())
 
 _WORD = re.compile(r"[^\W_]+")
-# Scripts that are written without blanks: each sign stands as a word of its own.
+# Scripts that are written without blanks, and Korean, whose words carry their endings: each sign is a word of its own.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-                       "\uf900-\ufaff\U00020000-\U0003ffff])")  # fmt: skip
+                       "\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff])")  # fmt: skip
 
 
 def prepared(text: str) -> str:
@@ -35,7 +35,8 @@ def prepared(text: str) -> str:
     if text.isascii():
         return text
     text = text.encode("utf-8", "replace").decode()
-    return _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFC", text))
+    text = unicodedata.normalize("NFC", text).replace("\u0130", "I")  # whose small letter is two characters
+    return _UNSPACED.sub(r" \1 ", text)
 
 
 def query_words(query: str) -> list[str]:
@@ -44,6 +45,13 @@ def query_words(query: str) -> list[str]:
     >>> query_words('What is the "height" of K2 OR -Everest*?')
     ['height', 'k2', 'everest']
     """
-    found = [word for word in _WORD.findall(prepared(query[:10_000]).lower()) if len(word) <= MAX_LENGTH]
+    text = prepared(query[:10_000]).lower()
+    found = [word for word in (_WORD.findall(text) if text.isascii() else _spelt(text)) if len(word) <= MAX_LENGTH]
     words = list(dict.fromkeys(found))
     return ([word for word in words if word not in STOP] or words)[:MAX_WORDS]
+
+
+def _spelt(text: str) -> list[str]:
+    """The words of a text, with their marks, which are the vowels of many scripts."""
+    kept = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
+    return [word for word in kept.split() if any(map(str.isalnum, word))]

@@ -26,6 +26,9 @@ TOWNS = [
     Hit("tower", "Eiffel Tower", "An iron tower in Paris, visited by millions."),
     Hit("tokyo", "東京", "日本の首都です。"),
     Hit("sao", "São Paulo", "The largest city of Brazil."),
+    Hit("delhi", "", "दिल्ली भारत की राजधानी है"),
+    Hit("seoul", "", "서울은 대한민국의 수도이다"),
+    Hit("izmir", "", "İzmir lies on the Aegean"),
     Hit("empty", "", ""),
 ]
 TWINS = [Hit(f"twin-{i}", "Twin", "identical words about zebras") for i in range(50)]
@@ -73,6 +76,10 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         ("東京 首都", "tokyo"),
         ("sao paulo", "sao"),
         ("SÃO PAULO BRAZIL", "sao"),
+        ("भारत राजधानी", "delhi"),
+        ("수도", "seoul"),
+        ("izmir", "izmir"),
+        ("İZMİR", "izmir"),
     ],
 )
 def test_every_engine_finds_what_is_meant(opened: Callable[[str], Corpus], name: str, query: str, first: str) -> None:
@@ -154,11 +161,11 @@ def test_words_can_be_taken_as_they_are(tmp_path: Path) -> None:
 
 def test_a_corpus_gives_its_documents(opened: Callable[[str], Corpus]) -> None:
     corpus = opened("tantivy")
-    assert len(corpus) == 55
+    assert len(corpus) == 58
     assert len(corpus.find("zebras", 10**12)) == 50
     assert corpus.get("paris") == corpus.at_url("https://example.org/paris") == TOWNS[0]
     assert [hit.id for hit in corpus][:2] == ["paris", "tower"]
-    assert repr(corpus) == "<Corpus of 55 documents, tantivy-english>"
+    assert repr(corpus) == "<Corpus of 58 documents, tantivy-english>"
 
 
 def test_an_empty_corpus_finds_nothing(tmp_path: Path) -> None:

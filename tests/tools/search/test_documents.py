@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -84,6 +85,10 @@ def test_a_first_line_can_be_the_title() -> None:
         (b'{"words": "a"}\n', "columns={'text': ...}; there are words", 1),
         (b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', "a second document has the id '1'", 2),
         (b'\n\n{"text": {"a": 1}}\n', "holds a dict", 3),
+        (b'{"text": "caf\xe9"}\n', "not JSON in UTF-8", 1),
+        (b'{"text": ' + b"[" * 100_000, "not JSON", 1),
+        (b'{"id": "a", "text": "b"}\n{"text": "c"}\n', "no id in column 'id'", 2),
+        (b'{"id": null, "text": "b"}\n', "no id in column 'id'", 1),
     ],
 )
 def test_malformed_rows_are_named_by_file_and_line(tmp_path: Path, content: bytes, said: str, line: int) -> None:
@@ -110,7 +115,25 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         list(read_documents(tmp_path / "docs.txt", Columns()))
 
 
+def test_a_mark_of_utf_8_at_the_beginning_and_bytes_that_are_text_are_read(tmp_path: Path) -> None:
+    (tmp_path / "bom.jsonl").write_bytes(codecs.BOM_UTF8 + b'{"text": "a"}\n')
+    assert [hit.text for hit in read_documents(tmp_path / "bom.jsonl", Columns())] == ["a"]
+    assert [hit.text for hit in read_documents([{"text": "caf\u00e9".encode()}], Columns())] == ["café"]
+    with pytest.raises(DataError, match="row 1: column 'text' holds bytes that are not UTF-8"):
+        list(read_documents([{"text": b"\xff"}], Columns()))
+
+
+@pytest.mark.parametrize("source", [None, 5, {"text": "a"}])
+def test_what_is_no_source_is_told(source: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="documents come from files, rows"):
+        store(source, tmp_path)
+    with pytest.raises(ConfigError, match="is a folder: give its files"):
+        store(tmp_path, tmp_path)
+
+
 def test_wrong_columns() -> None:
+    with pytest.raises(ConfigError, match="give a map"):
+        Columns.of("body")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="did you mean"):
         list(read_documents(ROWS, Columns(text="content")))
     with pytest.raises(ConfigError, match="columns"):

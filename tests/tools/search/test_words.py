@@ -25,6 +25,13 @@ def test_accents_are_composed_and_surrogates_go() -> None:
     assert prepared("a\ud800é") == "a?é"
 
 
+def test_marks_belong_to_their_words() -> None:
+    assert query_words("राजधानी, مُحَمَّد") == ["राजधानी", "مُحَمَّد"]
+    assert query_words("İzmir_x #5") == ["izmir", "x", "5"]
+    assert query_words("수도이다") == ["수", "도", "이", "다"]
+    assert query_words("«Straße»/№5… “quoted”") == ["straße", "5", "quoted"]
+
+
 def test_a_query_is_bounded() -> None:
     assert len(query_words(" ".join(f"word{i}" for i in range(1000)))) == MAX_WORDS
     assert query_words("x" * (MAX_LENGTH + 1) + " short") == ["short"]
