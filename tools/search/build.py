@@ -50,11 +50,14 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(folder.name + ".lock")):
+        with _locked(folder):
             if not folder.is_dir():
                 _make(folder, make)
     except OSError as error:
-        raise StoreError(f"the index {folder.name} cannot be written: {error}") from error
+        text = (
+            f"the index {folder.name} cannot be written: {error}; AGENTENV_CACHE names another folder for all of them"
+        )
+        raise StoreError(text) from error
     return folder
 
 
@@ -86,9 +89,14 @@ def whole(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    with place.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(folder: Path) -> Iterator[None]:
+    with folder.with_name(folder.name + ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not folder.is_dir():
+                logger.warning("another process makes %s; this one waits for it", folder.name)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

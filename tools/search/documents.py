@@ -250,14 +250,12 @@ def _text(row: Mapping[str, Any], column: str) -> str:
         return value
     if value is None:
         return ""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeError:
-            raise DataError(f"column {column!r} holds bytes that are not UTF-8 where text is expected") from None
     if isinstance(value, (dict, list)):
         raise DataError(f"column {column!r} holds a {type(value).__name__} where text is expected")
-    return str(value)
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeError:
+        raise DataError(f"column {column!r} holds bytes that are not UTF-8 where text is expected") from None
 
 
 # ---- the store -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import OrderedDict
 from email.message import Message
@@ -37,6 +38,9 @@ _BINARY = (
     (b"OggS", "sound or video"),
     (b"ID3", "sound"),
 )
+_NUL = re.compile(rb"\0")
+# What the WHATWG's MIME Sniffing Standard calls binary data bytes.
+_BINARY_BYTES = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<!--", b"<?xml", b"<rss", b"<feed", b"<meta", b"<title")
 
 
@@ -120,17 +124,19 @@ def kind_of(body: bytes, declared: str) -> str:
     if head.startswith(b"%PDF-"):
         return "pdf"
     binary = next((what for start, what in _BINARY if head.startswith(start)), "")
-    if not binary and b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    called = declared.endswith(("html", "xml"))
+    marked = start.startswith(_MARKUP) or (called and start.startswith(b"<"))
+    odd = (_NUL if marked else _BINARY_BYTES).search(head)
+    if not binary and odd and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
         binary = "binary data"
     if binary:
         raise ToolError(f"This address holds {binary}, not a page of text.")
     family = declared.partition("/")[0]
     if family in ("image", "audio", "video", "font") and declared != "image/svg+xml":
         raise ToolError(f"This address says that it holds {declared}, and it does not; it is not opened.")
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(_MARKUP) or b"<html" in start or (declared.endswith(("html", "xml")) and b"<" in body):
-        return "html"
-    return "text"
+    inside = b"<html" in start and not declared.endswith("json")
+    return "html" if marked or inside or (called and b"<" in body) else "text"
 
 
 def _content_type(header: str) -> tuple[str, str]:

@@ -8,6 +8,8 @@ trafilatura's heuristics are for pages that mark nothing, where it is installed.
 from __future__ import annotations
 
 import codecs
+import contextlib
+import datetime
 import re
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -34,13 +36,16 @@ _DATES = (
     "time[datetime]"
 )
 _DAY = re.compile(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
-_JSON_DAY = re.compile(r'"datePublished"\s*:\s*"(\d{4}-\d{2}-\d{2})')
+_JSON_DAY = re.compile(r'"datePublished"\s*:\s*"(\d{4})-(\d{2})-(\d{2})')
 _META_CHARSET = re.compile(rb"(?i)<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w:-]{2,40})")
 # What browsers know (the WHATWG's list); utf-7 and Python's own codecs are not among them.
 _CHARSETS = re.compile(
     r"utf_?8|utf_?16(_?[lb]e)?|us_ascii|ascii|latin_?1|iso_?8859_?\d{1,2}|(windows|cp)_?(125\d|866|874|932|949)|koi8_?[ru]"
     r"|gb2312|gbk|gb18030|big5(_?hkscs)?|euc_?(jp|kr)|shift_?jis|sjis|iso_?2022_?jp|macintosh|mac_cyrillic|tis_?620"
 )
+_FEED = re.compile(r"(?i)\s*(<\?xml[^>]{0,200}>\s*)?<(rss|feed|rdf:rdf)\b")
+_CDATA = re.compile(r"(?s)<!\[CDATA\[(.*?)\]\]>")
+_TAG = re.compile(r"<[^<>]{0,1000}>")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
     "\U000e0000-\U000e007f]"
@@ -109,6 +114,8 @@ def read_html(body: bytes, url: str, charset: str = "", heuristics: bool = True)
     except ImportError:
         raise MissingExtraError("selectolax", "search", "reading web pages") from None
     source = decoded(body, charset)
+    if _FEED.match(source):
+        source = _CDATA.sub(lambda found: _TAG.sub(" ", found[1]), source)
     tree = LexborHTMLParser(source)
     if tree.body is None:
         return Readable("")
@@ -116,7 +123,8 @@ def read_html(body: bytes, url: str, charset: str = "", heuristics: bool = True)
     base = _base(tree, url)
     node, marked = _content(tree)
     links = _links(node, base)
-    text = _markdown(node) or node.text(deep=True, separator="\n")  # nested too deeply to be written
+    text = "" if _FEED.match(source) else _markdown(node)
+    text = text or node.text(deep=True, separator="\n")  # a feed's elements, or some nested too deeply to be written
     if heuristics and not marked and len(text) < 0.05 * len(source):
         text = _by_heuristics(source) or text
     return Readable(tidy(text[:_MAX_TEXT]), one_line(title), date, links)
@@ -132,12 +140,12 @@ def _title(tree: Any) -> str:
 
 
 def _date(tree: Any, source: str) -> str:
-    for node in tree.css(_DATES)[:20]:
-        found = _DAY.search(node.attributes.get("content") or node.attributes.get("datetime") or "")
-        if found:
-            return f"{found[1]}-{int(found[2]):02}-{int(found[3]):02}"
-    found = _JSON_DAY.search(source)
-    return found[1] if found else ""
+    said = [node.attributes.get("content") or node.attributes.get("datetime") or "" for node in tree.css(_DATES)[:20]]
+    for found in (*map(_DAY.search, said), _JSON_DAY.search(source)):
+        with contextlib.suppress(ValueError):
+            if found:
+                return datetime.date(int(found[1]), int(found[2]), int(found[3])).isoformat()
+    return ""
 
 
 def _base(tree: Any, url: str) -> str:

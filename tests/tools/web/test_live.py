@@ -117,6 +117,13 @@ async def test_many_pages_are_kept_and_the_oldest_forgotten() -> None:
         ("größer".encode("utf-16"), "text/plain", "größer"),
         (b"<meta charset=windows-1251><main><p>\xef\xf0\xe8\xe2\xe5\xf2</p></main>", "text/html", "привет"),
         (b'<rss><channel><item><title>News</title></item></channel></rss>', "application/rss+xml", "News"),
+        (
+            b"<?xml version='1.0'?><rss><channel><title>News</title><item><title>One</title><description>"
+            b"<![CDATA[<p>First &amp; last</p>]]></description></item></channel></rss>",
+            "text/html",
+            "News\nOne\n First & last",
+        ),
+        (b'{"a": "<html>"}', "application/json", '{"a": "<html>"}'),
         (b"no tags at all", "text/html", "no tags at all"),
         (b"", "", ""),
         (b"a\r\nb\r\n\r\n\r\n\r\nc \t\n", "text/plain", "a\nb\n\nc"),
@@ -170,9 +177,12 @@ async def test_a_page_that_is_not_given_says_why(status: int, why: str) -> None:
 
 
 def test_what_pretends_is_refused() -> None:
-    for body, declared in ((b"\xff\xd8\xff\xe0", ""), (b"OggS..", "text/html"), (b"<html>", "video/mp4")):
+    films = b"\x1aE\xdf\xa3\x9f", b"7z\xbc\xaf\x27\x1c", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", bytes(range(1, 256))
+    pretending = (b"\xff\xd8\xff\xe0", ""), (b"OggS..", "text/html"), (b"<html>", "video/mp4")
+    for body, declared in (*pretending, *((body, "text/html") for body in films)):
         with pytest.raises(ToolError):
             kind_of(body, declared)
+    assert kind_of(b"<p>a\x08b", "text/html") == "html"
     assert kind_of(b"<svg><title>T</title></svg>", "image/svg+xml") == "html"
 
 
