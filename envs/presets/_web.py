@@ -19,6 +19,7 @@ from agentenv.tool import Tool
 from agentenv.tools.image import Output, Renderer, view_of
 from agentenv.tools.search import Corpus, ImageRetriever, PolicySummary, Retriever, Summariser, web_search_tool
 from agentenv.tools.search.pipeline import Budget, Pipeline
+from agentenv.tools.search.text_tool import ABOUT
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Task, Text
 
@@ -48,7 +49,7 @@ def text_search(
 ) -> Tool:
     """The text search of a preset: its name, its format, and a summariser where there is one."""
     stages = Pipeline(k=k, budget=Budget(characters=excerpt), format=format, summarise=summary_of(summary, sentences))
-    return web_search_tool(retriever, name=name, pipeline=stages, question=summary is not None)
+    return web_search_tool(retriever, name=name, pipeline=stages, question=summary is not None, description=ABOUT)
 
 
 def bound(task: Task) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from agentenv.tools.image.zoom import Naming, Numbers, _frame, _named, _naming_a
 from agentenv.tools.search.pipeline import Pipeline
 from agentenv.tools.search.text_tool import (
     MAX_QUERY,
+    OUTSIDE,
     Timeout,
     bindings,
     checked_query,
@@ -125,7 +126,7 @@ def image_search_tool(
     return _tool(
         run,
         name,
-        description or "Find out what a picture shows: search for pictures like it, with their titles.",
+        description or f"Find out what a picture shows: search for pictures like it, with their titles. {OUTSIDE}",
         region.arguments(by, query),
         (*identity(retriever), *identity(text_retriever), *by, region.settings, SENT, *stages.settings),
         timeout_of(timeout, 60.0, retriever, text_retriever, ground, stages.rerank, stages.summarise),
