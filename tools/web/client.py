@@ -97,7 +97,8 @@ class WebClient:
             FetchError: of kind `unavailable` or `timeout`: no usable answer within the deadline; `failed`: no host of
                 that name, too many redirects, an answer that cannot be decompressed.
         """
-        first = self._checked(url)
+        trusted = self.guard is None and isinstance(url, URL)  # an engine's own: looked at when that was made
+        first = URL(url) if trusted else self._checked(url)
         most = self.max_bytes if max_bytes is None else max_bytes
         sending = {"method": method, "headers": self._headers(headers), "data": body}
         if self._fresh(first, sending) is None:

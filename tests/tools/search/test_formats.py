@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentenv.errors import UnknownNameError
-from agentenv.tools.search.formats import FORMATS, NOTHING, Picture, make_formatter, merged, written
+from agentenv.tools.search.formats import FORMATS, NOTHING, Picture, line, make_formatter, merged, written
 from agentenv.tools.search.types import Hit, Results
 
 SHA = "ab" * 32
@@ -74,6 +74,11 @@ def test_a_document_cannot_forge_another_one(name: str) -> None:
     assert len(lines) > 1 or name == "search-r1"
     assert not any(line.startswith(("Doc 2", "[2]", "2. ")) for line in lines)
     assert text.count("```") == (2 if name == "qwen" else text.count("```"))
+
+
+@given(st.text(alphabet=st.sampled_from("ab \t\n\u00a0\u2003\u0085é")))
+def test_a_line_has_single_blanks(text: str) -> None:
+    assert line(text) == " ".join(text.split())
 
 
 def test_nothing_found_a_summary_and_a_note() -> None:
