@@ -62,8 +62,8 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         limits: budgets and what happens when they are spent.
         texts: what the environment says outside tool results.
         rubric: how the answer is rewarded.
-        bind: makes the objects that tools are bound to, from the task. Tools bound to `media` get an
-            `agentenv.media.EpisodeMedia` of the task's prompt, unless it makes one.
+        bind: makes the objects that tools are bound to, from the task. Unless it makes them, `media` is an
+            `agentenv.media.EpisodeMedia` of the task's prompt and `question` its text.
         version: raised whenever the same actions may lead to another result.
         frame: the coordinate frame of all boxes, where there are any; it is part of the spec.
         count: tokens of a message; an estimate by default (see `episode.estimate_tokens`).
@@ -106,10 +106,9 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         self.render_mode = render_mode
         self._bind = bind
         self._cassette: Cassette | None = None
-        self._uses_media = any("media" in tool.bound for tool in by_name.values())
+        self._uses = frozenset(name for tool in by_name.values() for name in tool.bound)
         self._seed = seed
-        instructions = self.dialect.instructions()
-        head = "\n\n".join(text for text in (system, instructions) if text)
+        head = "\n\n".join(text for text in (system, self.dialect.instructions()) if text)
         limits, texts = limits or Limits(), texts or Texts()
         check_limits(limits, by_name)
         check_texts(texts, by_name)
@@ -316,7 +315,9 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         """Make what the tools of an episode are bound to; tools that look at media get the episode's own."""
         if self._bind is not None:
             self._resources = self._bind(task)
-        if self._uses_media:
+        if "question" in self._uses:
+            self._resources = {"question": Message("user", task.prompt).text, **self._resources}
+        if "media" in self._uses:
             from agentenv.media import EpisodeMedia
 
             self._media = media = self._resources.get("media") or EpisodeMedia(task.prompt)

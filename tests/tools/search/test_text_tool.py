@@ -179,3 +179,12 @@ def test_a_summarisers_tokens_and_cost_are_the_calls() -> None:
     assert run.data is not None
     assert run.data["summary"]["text"] == "It is Paris."
     assert "It is Paris." in record.nodes[run.node].message.text
+
+
+def test_a_summariser_knows_the_prompt_where_nothing_else_is_bound() -> None:
+    def model(observation: Observation) -> str:
+        return "It was asked." if "Which city is it?" in observation.messages[-1].text else "It was not."
+
+    (run,) = played(web_search_tool(Listed(PARIS), summarise=PolicySummary(model))).tool_runs
+    assert run.data is not None
+    assert run.data["summary"]["text"] == "It was asked."
