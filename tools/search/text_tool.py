@@ -51,8 +51,8 @@ def web_search_tool(
         argument: name of the tool's one argument.
         argument_description: what the schema says of it.
         description: what the model reads of the tool.
-        question: the summariser gets the episode's question: what the environment binds as `question`, the prompt's text
-            where it binds nothing. By default as the summariser's `wants_question` says.
+        question: the summariser gets the episode's question: what the environment binds as `question`, else the text of
+            the prompt. By default as the summariser's `wants_question` says.
         max_query: longest query in characters; a longer one is refused.
         store: where pictures of hits are; the process's store by default.
         timeout: seconds; None for no limit; "auto" as `timeout_of` has it, 30 at most.
