@@ -211,6 +211,19 @@ async def test_results_under_addresses_that_are_none_are_left_out(url: str) -> N
         assert [hit.url for hit in await made.search("cat", 3)] == ["https://e.org/a"]
 
 
+async def test_a_key_that_the_service_echoes_is_taken_out_of_its_results() -> None:
+    async with serving() as site, engine("tavily", site) as made:
+
+        async def echo(request: web.Request) -> web.Response:
+            said = str(dict(request.headers))
+            return web.json_response({"results": [{"title": said, "url": "https://e.org/a", "content": said}]})
+
+        site.pages["/search"] = echo
+        (hit,) = await made.search("cat", 3)
+        assert "Bearer ***" in hit.text
+        assert "key-of" not in repr(hit)
+
+
 def test_a_live_search_waits_for_its_turn_and_ends_by_its_own_deadline() -> None:
     assert web_search_tool(make_engine("brave")).timeout is None
     assert web_search_tool(make_engine("brave"), timeout=5.0).timeout == 5.0
