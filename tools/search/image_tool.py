@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -187,21 +188,24 @@ class Region(Struct, frozen=True):
         if given.get(self.names.box) is not None:
             box = self.rules.apply(self.place.box(given[self.names.box], view, shown), self.place.bounds(view))
         elif words.lower() not in WHOLE:
-            found = await self._grounded(media.store.get(image.sha256), words, image)
-            box = self.rules.apply(_SHOWN.box(found, view, shown), view.box)
+            box = await self._grounded(media.store.get(image.sha256), words, image)
         else:
             return image, view
         return image, replace(view, box=box)
 
     async def _grounded(self, file: bytes, words: str, image: Image) -> PixelBox:
+        """The region that a phrase means, in pixels of the original. A box that is none is nothing found."""
         assert self.ground is not None
         found = self.ground(file, words)
         box = await found if inspect.isawaitable(found) else found
-        if box is None:
-            text = f"Nothing in {image.handle} was found that is {words[:100]!r}. Say it in other words."
-            raise ToolError(text, ToolErrorKind.FAILED)
-        left, top, right, bottom = box
-        return left, top, right, bottom
+        if box is not None:
+            left, top, right, bottom = box
+            view = view_of(image)
+            with suppress(ToolError):  # its words are for whoever wrote the box, and that was not the model
+                placed = _SHOWN.box((left, top, right, bottom), view, (image.width, image.height))
+                return self.rules.apply(placed, view.box)
+        text = f"Nothing in {image.handle} was found that is {words[:100]!r}. Say it in other words."
+        raise ToolError(text, ToolErrorKind.FAILED)
 
 
 def _file(media: EpisodeMedia, image: Image, view: View) -> bytes:

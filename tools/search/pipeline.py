@@ -177,6 +177,8 @@ class Pipeline(Struct, frozen=True):
             return None, f"{type(error).__name__}: {error}"
         if isinstance(made, str):
             made = Summary(made, _named(self.summarise), None, time.perf_counter() - started)
+        if not isinstance(made, Summary):
+            return None, f"the summary is {type(made).__name__}, not a text"
         return (made, "") if made.text.strip() else (None, "the summary is empty")
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from agentenv.errors import ConfigError, DataError, MissingExtraError, ToolError, UnknownNameError
+from agentenv.errors import ConfigError, DataError, MissingExtraError, ToolError, ToolErrorKind, UnknownNameError
 from agentenv.media import EpisodeMedia, MediaStore
 from agentenv.tool import Tool
 from agentenv.tools.image import CropRules, Naming
@@ -328,6 +328,14 @@ def test_by_a_phrase(seen: ImageCorpus, ground: Callable[[bytes, str], Any]) -> 
         assert data["box"] == [0, 0, 400, 400]
     with pytest.raises(ToolError, match="other words"):
         called(tool, media, expression="a unicorn")
+
+
+@pytest.mark.parametrize("box", [(30, 30, 0, 0), (9000, 9000, 9100, 9100), (float("nan"),) * 4, (5, 5, 5, 5)])
+def test_a_grounders_wrong_box_is_not_the_models_fault(hashed: ImageCorpus, box: tuple[float, ...]) -> None:
+    tool = image_search_tool(hashed, by=("phrase",), ground=lambda file, phrase: box)
+    with pytest.raises(ToolError, match="Nothing in image_1 was found that is 'it'") as failed:
+        called(tool, scenes(4), phrase="it")
+    assert failed.value.kind is ToolErrorKind.FAILED
 
 
 def test_by_words(hashed: ImageCorpus) -> None:

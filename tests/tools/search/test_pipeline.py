@@ -99,6 +99,9 @@ def test_an_empty_summary_is_none() -> None:
     result = finished(Pipeline(summarise=lambda *_: "  "))
     assert result.data is not None
     assert result.data["summary_error"] == "the summary is empty"
+    result = finished(Pipeline(summarise=lambda *_: None))  # type: ignore[arg-type]
+    assert result.data is not None
+    assert result.data["summary_error"] == "the summary is NoneType, not a text"
 
 
 def test_pictures_come_from_the_episodes_store_or_the_processs() -> None:
