@@ -224,6 +224,7 @@ def test_resume_plays_what_is_missing_and_a_run_is_never_overwritten(sh: Shell, 
     assert "12 are there already" in sh("rollout", "--config", saved, "--resume", "--dry-run").out
     facts = sh("rollout", "--config", saved, "--resume", "--tasks", "8", "--json", "--quiet").json
     assert (facts["before"], facts["played"], facts["episodes"]) == (12, 4, 16)
+    assert "of the 4 played now" in sh("rollout", "--config", saved, "--resume", "--tasks", "10", "--quiet").out
     assert "seed was 0" in sh("rollout", "--config", saved, "--resume", "--seed", "1").err
 
 

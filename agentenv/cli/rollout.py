@@ -247,7 +247,8 @@ class _Session:
     def _say(self, tally: Tally, interrupted: bool, failure: str, again: str | None) -> None:
         state = "interrupted" if interrupted else "given up" if failure else "done"
         total = f" of {tally.total:,}" if tally.total is not None else ""
-        reward = f", mean reward {common.number(tally.mean_reward)}" if tally.scored else ""
+        now = f" of the {tally.scored:,} played now" if tally.before else ""
+        reward = f", mean reward {common.number(tally.mean_reward)}{now}" if tally.scored else ""
         common.say(f"{state}: {tally.done:,}{total} episodes in {self.chosen.out}{reward}")
         common.note_skipped(self.world)
         if failure:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import OrderedDict
 
 from msgspec import Struct
+
+from agentenv.errors import ConfigError
 
 _MOST_HOSTS = 4096
 
@@ -18,10 +21,17 @@ class Rate(Struct, frozen=True):
     Args:
         per_second: requests a second in the long run.
         burst: requests that may come at once after a pause.
+
+    Raises:
+        ConfigError: no request would ever be sent.
     """
 
     per_second: float
     burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.per_second < math.inf or self.burst < 1:
+            raise ConfigError("rate: more than 0 requests a second, and at least 1 at once; None for no limit")
 
 
 class Turns:

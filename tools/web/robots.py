@@ -70,7 +70,7 @@ class Robots:
             raise ToolError(f"{site.host} does not say now what robots may open.", ToolErrorKind.UNAVAILABLE) from None
         if answer.status != 200:
             return None
-        rules = self._parse(answer.body.decode("utf-8", "replace"))
+        rules = self._parse(answer.body.decode("utf-8-sig", "replace"))
         delay = rules.crawl_delay(self._agent)
         if delay:
             self._client.turns.slow_down(site.host or "", min(float(delay), _LONGEST_DELAY))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from agentenv.errors import ToolError, ToolErrorKind
+from agentenv.errors import ConfigError, ToolError, ToolErrorKind
 from agentenv.policy.http import Patience
 from agentenv.tools.web import FetchError, HTTPCache, Rate, WebClient
 from agentenv.tools.web.answers import Fetched
@@ -146,6 +146,12 @@ def test_turns_are_given_in_time() -> None:
     assert [round(turns.reserve("d")) for _ in range(3)] == [0, 2, 4]
     assert turns.reserve("b") == 0.0
     assert [Turns(None).reserve("a") for _ in range(3)] == [0.0] * 3
+
+
+@pytest.mark.parametrize(("per_second", "burst"), [(0, 1), (-1, 1), (float("nan"), 1), (float("inf"), 1), (1, 0)])
+def test_a_rate_at_which_nothing_would_be_sent_is_refused(per_second: float, burst: int) -> None:
+    with pytest.raises(ConfigError, match="more than 0 requests a second"):
+        Rate(per_second, burst)
 
 
 def test_hosts_of_long_ago_are_forgotten() -> None:

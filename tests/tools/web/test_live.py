@@ -33,7 +33,7 @@ ARTICLE = """<!doctype html><html><head><title>Cats &amp; more</title>
 
 
 async def test_a_site_says_what_robots_may_open() -> None:
-    rules = "User-agent: *\nDisallow: /private\nAllow: /private/open\nDisallow: /*.cgi$\nCrawl-delay: 0.05\n"
+    rules = "\ufeffUser-agent: *\nDisallow: /private\nAllow: /private/open\nDisallow: /*.cgi$\nCrawl-delay: 0.05\n"
     async with serving() as site, browsing(site, robots=True) as pages:
         site.put("/robots.txt", rules, Content_Type="text/plain")
         for path in ("/page", "/private/open", "/private/x", "/a.cgi", "/moved"):
