@@ -86,7 +86,8 @@ def infoseek(path: str | Path, images: str | Path = "", *, on_error: OnError = "
     """InfoSeek.
 
     Args:
-        path: its JSONL file, with `data_id`, `image_id`, `question` and `answer` or `answer_eval`.
+        path: its JSONL file, with `data_id`, `image_id`, `question` and `answer` or `answer_eval`, whose `range` of a
+            number is kept: an answer within it is right.
         images: the folder of pictures, named by `image_id`; `images` beside the file by default.
         on_error: "raise" or "skip" malformed rows.
 
@@ -99,8 +100,13 @@ def infoseek(path: str | Path, images: str | Path = "", *, on_error: OnError = "
     def to_task(row: dict[str, Any]) -> Task:
         name = str(row["image_id"])
         picture = next((name + ending for ending in _ENDINGS if (folder / (name + ending)).is_file()), name)
-        answers = [*_others(row.get("answer")), *(one for one in row.get("answer_eval") or () if isinstance(one, str))]
-        kept = {"data_split": str(row["data_split"])} if row.get("data_split") else {}
+        marked = row.get("answer_eval") or ()
+        answers = [*_others(row.get("answer")), *(one for one in marked if isinstance(one, str))]
+        spans = [one["range"] for one in marked if isinstance(one, Mapping) and one.get("range")]
+        kept: dict[str, Any] = {"data_split": str(row["data_split"])} if row.get("data_split") else {}
+        if spans:
+            low, high = map(float, spans[0])
+            kept["range"] = [low, high]
         id = f"infoseek-{row.get('data_id', row['_line'])}"
         return _task(id, _images(picture, folder), row["question"], answers, {"source": "infoseek", **kept})
 

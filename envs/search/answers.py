@@ -22,7 +22,7 @@ def search_match(text: str | None, reference: Any, metadata: Mapping[str, Any] |
 
     By `metadata["answer_type"]`: an "integer" must be the same number; a "number" may differ by `DEGREES`; a "set" must
     name all of the reference and nothing else; a "text" goes by `rewards.rule_match`, with or without the marks on its
-    letters ("Kosice" for "Košice").
+    letters ("Kosice" for "Košice"). Where there is a `range`, a number within it is right, too.
     """
     kind = (metadata or {}).get("answer_type")
     if text is None or len(text) > _LONGEST:
@@ -34,6 +34,9 @@ def search_match(text: str | None, reference: Any, metadata: Mapping[str, Any] |
     if kind == "set" and isinstance(reference, (list, tuple)):
         said = {plain(item) for item in _BETWEEN.split(text) if plain(item)}
         return float(said == {plain(str(item)) for item in reference})
+    span = (metadata or {}).get("range")
+    if span and number_match(text, (span[0] + span[1]) / 2, absolute=(span[1] - span[0]) / 2):
+        return 1.0
     several = reference if isinstance(reference, (list, tuple)) else (reference,)
     if any(plain(text) == plain(str(one)) != "" for one in several):
         return 1.0

@@ -16,6 +16,7 @@ import agentenv
 from agentenv.envs.mm_search import datasets as visual
 from agentenv.envs.mm_search import mm_search
 from agentenv.envs.search import datasets, search
+from agentenv.envs.search.answers import search_match
 from agentenv.errors import DataError, UnknownNameError
 from agentenv.task import TaskSet
 from agentenv.tools.search import open_corpus
@@ -135,7 +136,7 @@ def test_visual_sets(tmp_path: Path) -> None:
     picture = base64.b64encode(data).decode()
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "oven_1.png").write_bytes(data)
-    sets = {
+    sets: dict[str, dict[str, Any]] = {
         "fvqa": {
             "data_id": "f1",
             "prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "<image>\nWho is it?"}],
@@ -169,6 +170,10 @@ def test_visual_sets(tmp_path: Path) -> None:
         assert task.metadata["source"] == name
         env = mm_search(source=f"{name}:{file}", tools=["image_zoom"])
         assert "400 x 300 pixels" in "".join(getattr(part, "text", "") for part in env.tasks[0].prompt)
+    number = {**sets["infoseek"], "answer": ["30"], "answer_eval": [{"wikidata": 30.0, "range": [27.0, 33.0]}]}
+    (task,) = visual.infoseek(written(tmp_path / "numbers.jsonl", number))
+    assert (task.answer, task.metadata["range"]) == ("30", [27.0, 33.0])
+    assert [search_match(said, task.answer, task.metadata) for said in ("30", "about 32 m", "26", "x")] == [1, 1, 0, 0]
     english = visual.simplevqa(tmp_path / "simplevqa.jsonl", language="CN")
     assert len(english) == 0
 
