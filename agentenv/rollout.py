@@ -296,10 +296,9 @@ async def arollout(
     """Play an environment and return the recorded run; see `rollout`."""
     if group < 1 or concurrency < 1 or attempts < 1:
         raise UsageError("group, concurrency and attempts must be at least 1")
-    own_env = not isinstance(env, Env)
-    world = env if isinstance(env, Env) else make(env, **env_options)
-    if env_options and not own_env:
+    if env_options and isinstance(env, Env):
         raise UsageError(f"an Env takes no more options: {', '.join(env_options)}")
+    world = env if isinstance(env, Env) else make(env, **env_options)
     player = make_policy(policy)
     tape = open_cassette(cassette, cassette_mode)
     if tape is not None:
@@ -330,7 +329,7 @@ async def arollout(
             progress.stop()
         if not isinstance(policy, Policy):
             await player.close()
-        if own_env:
+        if not isinstance(env, Env):
             world.close()
         if tape is not None and tape is not cassette:
             tape.close()

@@ -88,13 +88,10 @@ class TransformersPolicy(TokenPolicy):
         check_number("temperature", temperature, 0)
         check_number("top_p", top_p, 0, 1, above=True)
         check_number("batch_wait", batch_wait, 0)
-        for option, count, least in (
-            ("top_k", top_k, 0),
-            ("max_new_tokens", max_new_tokens, 1),
-            ("batch_size", batch_size, 1),
-            ("image_cache_bytes", image_cache_bytes, 0),
-        ):
-            check_number(option, count, least, whole=True)
+        check_number("top_k", top_k, 0, whole=True)
+        check_number("max_new_tokens", max_new_tokens, 1, whole=True)
+        check_number("batch_size", batch_size, 1, whole=True)
+        check_number("image_cache_bytes", image_cache_bytes, 0, whole=True)
         check_flags(forks=forks)
         check_choice("video", video, get_args(VideoForm))
         _needed()
@@ -105,27 +102,21 @@ class TransformersPolicy(TokenPolicy):
         loaded = _loaded(model_or_path, tokenizer, processor, device, dtype, gguf_file, video)
         self.model, self.tokenizer, self.processor = loaded
         own = (getattr(holder, "chat_template", None) for holder in (self.processor, self.tokenizer))
-        name = _name(model_or_path, gguf_file)
-        ends = ends_of(self.model, self.tokenizer)
-        renderer = TemplateRenderer(
-            self.tokenizer, chat_template or next(filter(None, own), None), ends=ends, name=name, forks=forks
-        )
+        template = chat_template or next(filter(None, own), None)
+        name, ends = _name(model_or_path, gguf_file), ends_of(self.model, self.tokenizer)
+        renderer = TemplateRenderer(self.tokenizer, template, ends=ends, name=name, forks=forks)
         super().__init__(renderer, native_dialect=native_dialect, forks=forks)
         self.version = version
         self.video: VideoForm = video
         self._sight = renderer.eyes = self._seeing(name, media, image_cache_bytes, video)
         banned = self._sight.banned if self._sight else ()
-        sampling = (max_new_tokens, temperature, top_p, top_k, banned)
-        self._sampler = Sampler(self.model, self.tokenizer, *sampling, renderer.ends)
+        sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        sampling["max_new_tokens"] = max_new_tokens
+        self._sampler = Sampler(self.model, self.tokenizer, **sampling, banned=banned, ends=renderer.ends)
         self.context = self._sampler.context
         self._batcher = Batcher(self._sampler.sample, batch_size, batch_wait)
-        settings: dict[str, Any] = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
-            "max_new_tokens": max_new_tokens,
-        }
-        settings |= {"dtype": str(self.model.dtype), "device": str(self.model.device), "batch_size": batch_size}
+        settings = sampling | {"dtype": str(self.model.dtype), "device": str(self.model.device)}
+        settings["batch_size"] = batch_size
         settings |= {"logprobs": "processed", **renderer.settings}
         if self._sight:
             settings |= {"images": self._sight.settings, "video": video, "banned_tokens": list(banned)}
