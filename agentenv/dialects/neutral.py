@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-SANITIZER_VERSION = "2"
+SANITIZER_VERSION = "3"
 """Raised whenever the same text may come out differently; belongs into the record of a run."""
 
 _TAGS = (
@@ -27,11 +27,12 @@ _TAGS = (
     "(?:image|video)_pad|vision_(?:start|end)|im_(?:start|end|patch)|"
     "(?:bos|eos|pad|unk|mask|cls|sep|eop|boi|eoi|image|video|audio)_token|cls|sep|eot|eom|eoh|eoa|boi|eoi|imagehere|"
     "image_id|fake_token_around_image|global-img|end_of_utterance|tool_code|toolcall|available_tools|search_results?|"
-    "s|bos|eos|pad|unk|mask|sop|eop|endoftext|(?:start|end)_of_turn|(?:begin|end)_of_text|fim_(?:prefix|middle|suffix)"
+    "s|bos|eos|pad|unk|mask|sop|eop|endoftext|(?:start|end)_of_turn|(?:begin|end)_of_text|fim_(?:prefix|middle|suffix)|"
+    "(?:start|end)_function_(?:call|declaration|response)|escape"
 )
 _SQUARE = (
     "INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID|ARGS|THINK|IMG|IMG_BREAK|IMG_END|"
-    r"AUDIO|BEGIN_AUDIO|PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS|gMASK|sMASK|UNUSED_TOKEN_\d{1,6}"
+    r"BOS|EOS|PAD|UNK|CLS|SEP|MASK|AUDIO|BEGIN_AUDIO|PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS|gMASK|sMASK|UNUSED_TOKEN_\d{1,6}"
 )
 _SWAP = str.maketrans(
     "<>[]\uff1c\uff1e\ufe64\ufe65\uff3b\uff3d", "\u2039\u203a\u27e6\u27e7\u2039\u203a\u2039\u203a\u27e6\u27e7"
@@ -101,13 +102,13 @@ def _pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(
         rf"<\|[^<>\u2039\u203a\n]{{1,64}}>"  # <|im_end|>, <|tool_call>
         rf"|<[^<>\u2039\u203a|\s]{{1,64}}\|>"  # <tool_call|>
-        rf"|</?(?:{names})/?>"
+        rf"|<\s{{0,2}}/?\s{{0,2}}(?:{names})\s{{0,2}}/?>"  # as markup may be written: </answer >
         rf"|<</?sys>>"
         rf"|<(?:image|img|video|audio|unused|special|reserved|mask|extra_id|reserved_special_token)[_-]?\d{{1,6}}>"
         rf"|<row_\d{{1,3}}_col_\d{{1,3}}>"
         rf"|</?(?:function|parameter|invoke|tool_call)[ =][^<>\u2039\u203a\n]{{1,64}}>"
         rf"|</?(?:minimax|seed|antml|glm|longcat)[:_][\w:-]{{1,64}}>"
-        rf"|\[/?(?:{_SQUARE})\]"
+        rf"|\[/?(?:{_SQUARE})\]|\[\|[^\[\]\n]{{1,32}}\|\]"  # [INST], [|endofturn|]
         rf"|\]~!?b\[|\]~b\]|\[e~\[|\]<\]\w{{1,32}}\[>\[",  # MiniMax
         re.IGNORECASE,
     )

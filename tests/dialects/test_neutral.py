@@ -35,9 +35,17 @@ HIDDEN = [
     "\uff3bINST\uff3d",
     "<TOOL_CALL>",
     "<ima\u00adge>",
+    "</tool_response >",
+    "< /answer>",
+    "</think\n>",
+    "[|endofturn|]",
+    "[EOS]",
+    "<start_function_call>",
+    "<escape>",
 ]
 HARMLESS = [
     "a < b > c",
+    "x < s and y > z",
     "<b>bold</b>",
     '<img src="x.png">',
     "[1] [INSTALL]",
