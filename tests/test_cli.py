@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,48 +14,14 @@ from agentenv.reward import Component, Rubric
 from agentenv.trajectories.store import Store
 from agentenv.trajectory import ErrorInfo, Outcome
 from tests.e2e.helpers import model_server
-from tests.policy.chat_server import ChatServer, completion, status
+from tests.policy.chat_server import completion
+from tests.shell import Shell
 
 SUMS = "tests.worlds:sums"
 
 lenient = Rubric(Component("any", lambda task, record: 1.0))
 ranked = Rubric(Component("rank", lambda task, group: list(range(len(group))), scope="group"))
 not_a_rubric = 3
-
-
-class Result:
-    """What a command said, and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Shell:
-    """Runs commands in a folder of their own."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.folder = folder
-        self._capture, self._patch = capture, monkeypatch
-
-    def __call__(self, *arguments: str, typed: str = "") -> Result:
-        self._patch.setattr(sys, "stdin", io.StringIO(typed))
-        self._capture.readouterr()
-        code = main(arguments)
-        said = self._capture.readouterr()
-        return Result(code, said.out, said.err)
-
-
-@pytest.fixture
-def sh(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return Shell(capsys, monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -340,122 +303,6 @@ def test_formats_are_listed_with_what_they_drop(sh: Shell) -> None:
     facts = sh("export", "--list", "--json").json
     assert {"trl-sft", "grpo-groups", "jsonl"} <= {item["name"] for item in facts["formats"]}
     assert facts["aliases"]["openai-messages"]["format"] == "trl-sft"
-
-
-# -- chat -----------------------------------------------------------------------------------------------------------
-
-
-def looks_up(request: dict[str, Any]) -> dict[str, Any]:
-    if request["messages"][-1]["role"] == "tool":
-        return completion(f"It says: {request['messages'][-1]['content']}")
-    call = {"name": "table_query", "arguments": '{"sql": "SELECT sum(price) AS total FROM sales"}'}
-    said = {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", "type": "function", "function": call}]}
-    return completion(said, "tool_calls")
-
-
-def talk(sh: Shell, server: ChatServer, *more: str, typed: str) -> Result:
-    Path("sales.csv").write_text("item,price\ntea,3\ncake,4\n")
-    return sh("chat", "-p", "openai:m", "--base-url", server.url, "--table", "sales.csv", *more, typed=typed)
-
-
-def test_chat_shows_calls_and_results(sh: Shell) -> None:
-    with model_server() as server:
-        server.answer = looks_up
-        told = talk(sh, server, "--system", "Be brief.", "--out", "talk", typed="How much?\n\n/tools\n/help\nAgain?\n")
-    assert '-> table_query {"sql":"SELECT sum(price) AS total FROM sales"}' in told.out
-    assert "   | 7 |" in told.out
-    assert "table_values: Show the distinct values" in told.out
-    (record,) = agentenv.load("talk")
-    assert [m.role for m in record.messages] == ["system", *["user", "assistant", "tool", "assistant"] * 2]
-    assert record.messages[0].text.startswith("Be brief.")
-    rows = sh("export", "talk", "-f", "trl-sft", "--out", "sft", "--json").json
-    assert rows["written"] == 1
-
-
-def test_chat_asks_and_takes_no_edits_that_are_wrong(sh: Shell) -> None:
-    with model_server() as server:
-        server.answer = looks_up
-        said = [
-            "One?",
-            "maybe",
-            "n",
-            "Two?",
-            "e",
-            '{"sq": 1}',
-            "not json",
-            '{"sql": "SELECT 5 AS five"}',
-            "Three?",
-            "e",
-            "",
-        ]
-        told = talk(
-            sh, server, "--ask", "--out", "talk", typed="\n".join([*said, "Four?", "a", "Five?", "/new", "Six?"])
-        )
-    assert 'did you mean "sql"' in told.out
-    assert "The person changed the arguments" in told.out
-    first, second = sorted(agentenv.load("talk"), key=lambda record: record.started)
-    assert [run.error_kind for run in first.tool_runs] == ["denied", None, None, None, None]
-    assert len(second.tool_runs) == 1
-
-
-def test_nobody_there_to_ask_is_a_no(sh: Shell) -> None:
-    with model_server() as server:
-        server.answer = looks_up
-        told = talk(sh, server, "--ask", typed="One?\n")
-        assert "(denied)" in told.out
-        assert "(denied)" in talk(sh, server, "--ask", typed="One?\ne\n").out
-
-
-def test_chat_with_an_environments_tools_over_ones_own_table(sh: Shell) -> None:
-    with model_server() as server:
-        server.answer = looks_up
-        told = talk(sh, server, "--env", "table", "--dialect", "native", "--out", "talk", typed="How much?\n")
-    assert "   | 7 |" in told.out
-    (record,) = agentenv.load("talk")
-    assert (record.env.id, record.reward, record.env.rubric[0]["name"]) == ("table", None, "unrated")
-
-
-def test_chat_goes_on_after_the_model_has_failed(sh: Shell) -> None:
-    with model_server() as server:
-        server.faults.append(status(400, {"error": {"message": "bad luck"}}))
-        told = talk(sh, server, "--tools", "table_query", typed="One?\nTwo?\n/quit\n")
-    assert "(ended: " in told.out
-    assert "bad luck" in told.out
-    assert "hello" in told.out
-
-
-def test_a_tool_of_ones_own_and_one_that_is_slow_or_broken(sh: Shell) -> None:
-    Path("mine.py").write_text(
-        "import asyncio, time\nfrom agentenv.tool import tool\n"
-        "@tool(timeout=0.05)\nasync def nap() -> str:\n    'Sleep.'\n    await asyncio.sleep(5)\n    return ''\n"
-        "@tool\ndef lines() -> str:\n    'Many lines.'\n    return 'x' * 500 + '\\n' * 30\n"
-        "other = 3\n"
-    )
-    script = [f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>' for name in ("nap", "lines")]
-    Path("turns.json").write_text(json.dumps([*script, "<answer>so</answer>"]))
-    told = sh(
-        "chat", "-p", "scripted:turns.json", "--tools", "mine:nap,mine:lines", "--dialect", "hermes", typed="Go\n"
-    )
-    assert "(timeout)" in told.out
-    assert "... and 15 lines more" in told.out
-    assert " ...\n" in told.out
-    assert "unknown tool" in sh("chat", "-p", "random", "--tools", "mine:other").err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "hint"),
-    [
-        (["--tools", "table_qery"], 'did you mean "table_query"'),
-        (["--tools", "table_query"], "give some, with --table FILE"),
-        (["--env", "table"], "give some, with --table FILE"),
-        (["--env", "table", "--tools", "table_query"], "not both"),
-        (["--table", "nowhere.csv"], "nowhere.csv"),
-        (["--dialect", "nativ"], 'did you mean "native"'),
-    ],
-)
-def test_a_chat_that_cannot_be(sh: Shell, arguments: list[str], hint: str) -> None:
-    told = sh("chat", "-p", "random", *arguments)
-    assert (told.code, hint in told.err) == (2, True), told.err
 
 
 # -- demo, new ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ _EPILOGUE = """Exit codes: 0 all is well; 1 what was run or checked failed; 2 wr
 `agentenv COMMAND --help` tells about a command. `--debug` anywhere shows the traceback of an error."""
 
 _COMMANDS = (
-    ("list", "look:list_envs", "Show the environments.", "Environments"),
+    ("list", "look:list_envs", "Show the environments, or the tools.", "Environments"),
     ("info", "look:info", "Tell about an environment: options, tools, limits, reward, a sample task.", "Environments"),
     ("check", "look:check", "Test an environment against the contract.", "Environments"),
     ("new", "new:app", "Write a new environment with its test.", "Environments"),

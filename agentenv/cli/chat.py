@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from agentenv.cli import common
-from agentenv.cli.common import Flag, Options, PolicyOptions
+from agentenv.cli.common import Files, Flag, Options
 from agentenv.errors import ToolError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from agentenv.cli.conversation import Conversation
     from agentenv.env import Env
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from agentenv.tool import Tool
     from agentenv.trajectories.store import Store
     from agentenv.trajectory import ToolRun, Trajectory
-    from agentenv.types import Action, TableSource
+    from agentenv.types import Action, Part, Task
 
 HELP = """Ask something. Ctrl-C stops an answer.
   /tools   show the tools          /new    start a new conversation
@@ -33,19 +34,41 @@ HELP = """Ask something. Ctrl-C stops an answer.
 _LINES, _WIDTH = 15, 200
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A person's files.
+
+    Args:
+        table: a table for the tools to work on: CSV, TSV, Parquet, JSON, Excel or SQLite. Repeatable.
+        image: a picture for the tools to work on, which the model is shown: JPEG, PNG, WebP, GIF, BMP or TIFF.
+            Repeatable.
+        video: a video, of which the model is shown a few frames. Repeatable.
+        corpus: what the agent searches, and so what web_search and web_fetch work on: embedded (the offline corpus, by
+            default), a JSONL or Parquet file of documents, or live:NAME, a search engine (brave, ddgs, serper, tavily,
+            searxng, or live:searxng:URL).
+    """
+
+    table: Files = ()
+    image: Files = ()
+    video: Files = ()
+    corpus: str | None = None
+
+
+_NOTHING = Attached()
+
+
 def chat(
     *,
-    policy: Annotated[str, Parameter(name=["--policy", "-p"])],
+    who: common.Player = common.NOBODY,
     tools: str | None = None,
     env: str | None = None,
-    table: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006
-    base_url: str | None = None,
+    files: Attached = _NOTHING,
     system: str | None = None,
     dialect: str | None = None,
     ask: Flag = False,
     out: str | None = None,
     option: Options = [],  # noqa: B006
-    policy_option: PolicyOptions = [],  # noqa: B006
 ) -> None:
     """Talk to an agent that has tools, over your own files and questions.
 
@@ -56,82 +79,81 @@ def chat(
 
     ```
     agentenv chat --table sales.csv -p openai:MODEL --base-url http://127.0.0.1:8000/v1
-    agentenv chat --tools table_query,table_schema --table a.csv --policy openai:MODEL --ask
-    agentenv chat --env table --table sales.csv -p openai:MODEL --out runs/mine
+    agentenv chat --tools image_zoom,web_search --image photo.jpg -p openai:MODEL --ask
+    agentenv chat --corpus live:brave -p openai:MODEL --out runs/mine
+    agentenv chat --env deepeyes --image photo.jpg -p openai:MODEL
     ```
 
-    The key of a model server is read from the environment variable OPENAI_API_KEY.
+    The keys of a model server and of search engines are read from environment variables: OPENAI_API_KEY,
+    BRAVE_API_KEY, SERPER_API_KEY, TAVILY_API_KEY.
 
     Args:
-        policy: who answers, usually openai:MODEL.
-        tools: names of tools, separated by commas, or module:attr of tools of yours. With --table, the table tools are
-            taken by default.
+        who: who answers.
+        tools: names of tools, separated by commas (`agentenv list --tools` shows them), or module:attr of tools of
+            yours. By default those that fit what is given: SQL and look-ups for a table, image_zoom for a picture,
+            video_clip for a video, web_search and web_fetch for a corpus.
         env: take the tools, the prompt and the limits of this environment instead.
-        table: a table for the tools to work on: CSV, TSV, Parquet, JSON, Excel or SQLite. Repeatable.
-        base_url: address of an OpenAI-compatible server.
+        files: what the tools work on.
         system: the system prompt.
         dialect: how calls are written (native by default: function calling of the server's API).
         ask: ask before each call is run: yes, no, always, or edit its arguments.
         out: a run folder, to which the conversations are added; without it nothing is recorded.
-        option: an option of the environment, as key=value (TOML; a.b=1 nests). Repeatable.
-        policy_option: an option of the policy, as key=value (TOML). Repeatable.
+        option: an option of the environment or, without --env, of the tools (frame, pictures, k, corpus_columns,
+            turns), as key=value (TOML; a.b=1 nests). Repeatable.
     """
-    if tools is not None and env is not None:
-        raise UsageError("give --tools or --env, not both: an environment brings its own tools")
+    if who.policy is None:
+        raise UsageError("who answers? Give --policy, for instance: --policy openai:MODEL --base-url URL")
     if out is not None:
         common.usable_folder(Path(out))
-    tables = _tables(table)
-    given = {name: value for name, value in (("system", system), ("dialect", dialect)) if value is not None}
-    given |= common.pairs(option)
-    world = _own(env, given) if env is not None else _agent(tools, bool(tables), given)
-    needy = [tool.name for tool in world.rules.tools.values() if "tables" in tool.bound]
-    if needy and not tables:
-        raise UsageError(f"{needy[0]} works on tables: give some, with --table FILE")
-    terminal = ChatTerminal(ask)
-    settings = common.pairs(policy_option, "--policy-option")
-    if base_url is not None:
-        settings["base_url"] = base_url
-    if policy.startswith("openai:"):
-        settings["on_delta"] = terminal.delta
-    player = common.make_player(policy, settings)
+    given = {"system": system, "dialect": dialect, "corpus": files.corpus}
+    options = {name: value for name, value in given.items() if value is not None} | common.pairs(option)
+    world, opening = _world(tools, env, files, options)
     try:
-        asyncio.run(_Repl(world, player, terminal, tables, out).run())
+        terminal = ChatTerminal(ask)
+        shown = {"on_delta": terminal.delta} if who.policy.startswith("openai:") else {}
+        player = common.make_player(who.policy, who.options | shown)
+        asyncio.run(_Repl(world, player, terminal, opening, out).run())
     finally:
         world.close()
 
 
-def _own(env: str, given: dict[str, Any]) -> Env:
+def _world(tools: str | None, env: str | None, files: Attached, options: dict[str, Any]) -> tuple[Env, Task]:
+    """The environment of the conversation, and what it opens with."""
     from agentenv.cli.conversation import over_own_questions
+    from agentenv.cli.toolbox import attached, missing_file
 
-    return over_own_questions(common.make_env(env, given))
+    if tools is not None and env is not None:
+        raise UsageError("give --tools or --env, not both: an environment brings its own tools")
+    opening = attached(files.table, files.image, files.video)
+    world = over_own_questions(common.make_env(env, options)) if env is not None else _agent(tools, files, options)
+    missing = missing_file(world.rules.tools.values(), opening)
+    if missing:
+        world.close()
+        raise UsageError(missing)
+    return world, opening
 
 
-def _agent(tools: str | None, over_tables: bool, given: dict[str, Any]) -> Env:
-    from agentenv.cli.conversation import DEFAULT_TOOLS
+def _agent(tools: str | None, files: Attached, options: dict[str, Any]) -> Env:
+    from agentenv.cli.toolbox import DEFAULTS
 
-    named = tools.split(",") if tools is not None else DEFAULT_TOOLS if over_tables else ()
-    chosen = [name.strip() for name in named if name.strip()]
+    if tools is None:
+        chosen = [name for kind, names in DEFAULTS.items() if getattr(files, kind) for name in names]
+    else:
+        chosen = [name for name in map(str.strip, tools.split(",")) if name]
     if any(":" in name for name in chosen):
         common.see_working_directory()
-    return common.make_env("agentenv.cli.conversation:agent", {"tools": chosen, **given})
-
-
-def _tables(files: list[str]) -> tuple[TableSource, ...]:
-    if not files:
-        return ()
-    from agentenv.task import existing
-    from agentenv.tools.table import load_tables
-
-    return tuple(source for file in files for source in load_tables(existing(Path(file))))
+    return common.make_env("agentenv.cli.conversation:agent", {"tools": chosen, **options})
 
 
 class ChatTerminal:
     """Shows a conversation on stdout, and asks before calls if told to."""
 
     def __init__(self, ask: bool) -> None:
+        from agentenv.cli.pictures import Gallery
         from agentenv.policy.human import LineReader
 
         self.read: LineReader = LineReader(sys.stdin, sys.stdout)
+        self._look = Gallery()
         self._ask = ask
         self._streamed = False
 
@@ -153,14 +175,18 @@ class ChatTerminal:
         """A call is about to be run."""
         common.say(f"-> {name} {_as_json(arguments)}")
 
-    def result(self, run: ToolRun, text: str) -> None:
+    def result(self, run: ToolRun, parts: Sequence[Part]) -> None:
         """A call came to this; long results are cut here, and only here."""
-        lines = text.splitlines() or [""]
+        from agentenv.policy.human import named, pictures
+
+        lines = "\n".join(getattr(part, "text", "") or named(part) for part in parts).splitlines() or [""]
         shown = [line if len(line) <= _WIDTH else line[:_WIDTH] + " ..." for line in lines[:_LINES]]
         if len(lines) > _LINES:
             shown.append(f"... and {common.plural(len(lines) - _LINES, 'line')} more")
         kind = f" ({run.error_kind})" if run.error_kind else ""
         common.say(f"<- {run.name}{kind}\n" + "\n".join(f"   {line}" for line in shown))
+        for seen in pictures(parts):
+            self._look(seen)
 
     async def allow(self, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any] | None:
         """Ask the person, if told to: yes, no, always or edit."""
@@ -201,10 +227,8 @@ def _as_json(value: Any) -> str:
 class _Repl:
     """Reads questions, has them answered, and keeps the record."""
 
-    def __init__(
-        self, env: Env, policy: Policy, terminal: ChatTerminal, tables: tuple[TableSource, ...], out: str | None
-    ) -> None:
-        self._env, self._policy, self._terminal, self._tables, self._out = env, policy, terminal, tables, out
+    def __init__(self, env: Env, policy: Policy, terminal: ChatTerminal, opening: Task, out: str | None) -> None:
+        self._env, self._policy, self._terminal, self._opening, self._out = env, policy, terminal, opening, out
         self._answering: asyncio.Task[Trajectory] | None = None
 
     async def run(self) -> None:
@@ -212,7 +236,7 @@ class _Repl:
         from agentenv.cli.conversation import Conversation
 
         common.say(HELP if self._out is not None else f"{HELP}\nNothing is recorded; give --out FOLDER for that.")
-        talk = Conversation(self._env, self._policy, self._terminal, self._tables, self._preface())
+        talk = Conversation(self._env, self._policy, self._terminal, self._opening)
         store = self._store()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
         try:
@@ -226,13 +250,6 @@ class _Repl:
             if store is not None:
                 store.close()
                 common.say(f"recorded in {self._out}")
-
-    def _preface(self) -> str:
-        if not self._tables:
-            return ""
-        from agentenv.envs.table.overview import overview
-
-        return overview(self._tables, "schema")
 
     def _store(self) -> Store | None:
         if self._out is None:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +30,34 @@ if TYPE_CHECKING:
     from agentenv.policy.base import Policy
 
 Options = Annotated[list[str], Parameter(name=["--option", "-o"], negative=())]
-PolicyOptions = Annotated[list[str], Parameter(name=["--policy-option", "-P"], negative=())]
+Files = Annotated[tuple[str, ...], Parameter(negative=())]
 Flag = Annotated[bool, Parameter(negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """Which policy plays.
+
+    Args:
+        policy: reference, weak, random, human, scripted:FILE, replay:RUN, openai:MODEL, vllm:MODEL, sglang:MODEL,
+            vllm_engine:PATH or transformers:PATH.
+        base_url: address of the model's server; short for -P base_url=URL.
+        policy_option: an option of the policy, as key=value (TOML). Repeatable.
+    """
+
+    policy: Annotated[str | None, Parameter(name=["--policy", "-p"])] = None
+    base_url: str | None = None
+    policy_option: Annotated[tuple[str, ...], Parameter(name=["--policy-option", "-P"], negative=())] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the policy."""
+        given = pairs(self.policy_option, "--policy-option")
+        return given if self.base_url is None else given | {"base_url": self.base_url}
+
+
+NOBODY = Player()
 
 # C0 and C1 controls but line end and tab, and the marks that turn the direction of text.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

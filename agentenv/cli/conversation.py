@@ -14,11 +14,10 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from agentenv.cli.toolbox import EMBEDDED, EMBLEMS, binding, make_tools
 from agentenv.env import Env
-from agentenv.errors import InfrastructureError, PolicyError, ToolError, ToolErrorKind, UnknownNameError
+from agentenv.errors import InfrastructureError, PolicyError, ToolError, ToolErrorKind
 from agentenv.policy.base import Policy
-from agentenv.policy.human import named
-from agentenv.registry import load_object
 from agentenv.reward import Component, Rubric
 from agentenv.rules import Counters
 from agentenv.snapshot import Snapshot
@@ -26,16 +25,7 @@ from agentenv.spec import Limits
 from agentenv.task import TaskSet
 from agentenv.tool import Tool, as_parts
 from agentenv.trajectory import Node, ToolRun, Trajectory, new_id
-from agentenv.types import Action, Message, Observation, Part, StopReason, TableSource, Task, Text
-
-TOOLS = {
-    name: f"agentenv.tools.table:{name}"
-    for name in ("table_query", "table_schema", "table_head", "table_values", "table_python", "table_pandas")
-}
-"""The tools that `chat --tools` knows by name."""
-
-DEFAULT_TOOLS = ("table_query", "table_schema", "table_head", "table_values", "table_python")
-"""What an agent has when tables are given and no tools are named."""
+from agentenv.types import Action, Message, Observation, Part, StopReason, Task, Text
 
 SYSTEM = "You are a helpful assistant. Use the tools to look facts up instead of guessing."
 
@@ -49,7 +39,7 @@ class Terminal(Protocol):
     def call(self, name: str, arguments: Mapping[str, Any]) -> None:
         """A call is about to be run."""
 
-    def result(self, run: ToolRun, text: str) -> None:
+    def result(self, run: ToolRun, parts: Sequence[Part]) -> None:
         """A call came to this."""
 
     async def allow(self, tool: Tool, arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -59,6 +49,11 @@ class Terminal(Protocol):
 def agent(
     *,
     tools: Iterable[str] = (),
+    corpus: str = EMBEDDED,
+    corpus_columns: Mapping[str, Any] | None = None,
+    pictures: str = EMBLEMS,
+    frame: str = "relative_1000",
+    k: int = 5,
     dialect: str = "native",
     system: str = SYSTEM,
     turns: int = 20,
@@ -66,12 +61,17 @@ def agent(
     """An environment for conversations: tools by name, and no tasks of its own.
 
     Args:
-        tools: names out of `TOOLS`, or module:attr of a `Tool`. They are bound to the question's tables.
+        tools: names out of `toolbox.TOOLS`, or module:attr of a `Tool`. They are bound to the question's files.
+        corpus: what web_search and web_fetch work on; see `toolbox.make_tools`, also for the next four.
+        corpus_columns: of a file of documents.
+        pictures: what image_search searches.
+        frame: the coordinate frame of all boxes.
+        k: results of a search.
         dialect: how calls and results are written.
         system: the system prompt.
         turns: turns of the model for each question.
     """
-    found = [find_tool(name) for name in tools]
+    found = make_tools(tools, corpus=corpus, corpus_columns=corpus_columns, pictures=pictures, frame=frame, k=k)
     return Env(
         id="chat",
         tasks=TaskSet.of((), name="a person's questions"),
@@ -80,29 +80,9 @@ def agent(
         system=system,
         limits=Limits(turns=turns, on_turns="force", no_call="answer"),
         rubric=unrated(),
-        bind=bind_tables if any("tables" in tool.bound for tool in found) else None,
+        bind=binding(found),
+        frame=frame if any("media" in tool.bound for tool in found) else "",
     )
-
-
-def find_tool(name: str) -> Tool:
-    """A tool by its name, or by module:attr.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if ":" not in name and name not in TOOLS:
-        raise UnknownNameError("tool", name, TOOLS)
-    found = load_object(TOOLS.get(name, name))
-    if not isinstance(found, Tool):
-        raise UnknownNameError("tool", name, TOOLS)
-    return found
-
-
-def bind_tables(task: Task) -> Mapping[str, Any]:
-    """The tables of a question, for the table tools."""
-    from agentenv.tools.table import TableSession
-
-    return {"tables": TableSession(task.tables)}
 
 
 def unrated() -> Rubric:
@@ -131,15 +111,12 @@ class Conversation:
             for.
         policy: the agent.
         terminal: where it is shown.
-        tables: what the tools work on.
-        preface: told to the agent before the first question.
+        given: what the tools work on, and what the agent is shown of it before the first question (see
+            `toolbox.attached`).
     """
 
-    def __init__(
-        self, env: Env, policy: Policy, terminal: Terminal, tables: Sequence[TableSource] = (), preface: str = ""
-    ) -> None:
-        self._env, self._policy, self._terminal = env, policy, terminal
-        self._tables, self._preface = tuple(tables), preface
+    def __init__(self, env: Env, policy: Policy, terminal: Terminal, given: Task) -> None:
+        self._env, self._policy, self._terminal, self._given = env, policy, terminal, given
         gate = asyncio.Lock()  # the calls of a turn run at once, and a person answers one question at a time
         env.rules.tools = {name: _watched(tool, terminal, gate) for name, tool in env.rules.tools.items()}
         self._actor: Policy | None = None
@@ -164,8 +141,7 @@ class Conversation:
             return self._env.abort(StopReason.CANCELLED)
 
     def _opened(self, question: str) -> Observation:
-        prompt = (Text(self._preface), Text(question)) if self._preface else (Text(question),)
-        task = Task(f"chat-{new_id()}", prompt, tables=self._tables)
+        task = replace(self._given, id=f"chat-{new_id()}", prompt=(*self._given.prompt, Text(question)))
         self._actor = self._policy.begin(task, seed=0)
         return self._env.start(task, policy=self._policy.info)
 
@@ -195,8 +171,7 @@ class Conversation:
 
     def _show_results(self, record: Trajectory, first: int) -> None:
         for run in record.tool_runs[first:]:
-            parts = run.parts or record.nodes[run.node].message.parts
-            self._terminal.result(run, "\n".join(getattr(part, "text", "") or named(part) for part in parts))
+            self._terminal.result(run, run.parts or record.nodes[run.node].message.parts)
 
 
 def _watched(tool: Tool, terminal: Terminal, gate: asyncio.Lock) -> Tool:

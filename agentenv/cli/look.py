@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from agentenv.env import Env
 
 
-def list_envs(*, presets: Flag = False, json: Flag = False) -> None:
+def list_envs(*, presets: Flag = False, tools: Flag = False, json: Flag = False) -> None:
     """Show the environments that can be made by name.
 
     `module:attr` of any function that returns an Env does as a name too, wherever a command takes one.
 
     Args:
         presets: only those that play a published system.
+        tools: the tools of `agentenv chat --tools` instead.
         json: print JSON.
     """
     import msgspec
 
     from agentenv.registry import registrations
 
+    if tools:
+        _list_tools(json)
+        return
     chosen = [item for item in registrations().values() if item.preset or not presets]
     chosen.sort(key=lambda item: (item.preset, item.id))
     if json:
@@ -36,9 +40,27 @@ def list_envs(*, presets: Flag = False, json: Flag = False) -> None:
         return
     shown = common.table("name", "what", "preset", "needs")
     for item in chosen:
-        needs = f"agentenv-gym[{item.extra}]" if item.extra else ""
-        shown.add_row(item.id, item.description or item.entry_point, "yes" if item.preset else "", _plain(needs))
+        about, preset = item.description or item.entry_point, "yes" if item.preset else ""
+        shown.add_row(item.id, about, preset, _plain(_package(item.extra)))
     common.console().print(shown if chosen else "none")
+
+
+def _list_tools(json: bool) -> None:
+    import msgspec
+
+    from agentenv.cli.toolbox import TOOLS
+
+    if json:
+        common.print_json([{"name": name, **msgspec.structs.asdict(tool)} for name, tool in TOOLS.items()])
+        return
+    shown = common.table("name", "what", "works on", "needs")
+    for name, tool in TOOLS.items():
+        shown.add_row(name, tool.about, f"--{tool.needs} FILE" if tool.needs else "", _plain(_package(tool.extra)))
+    common.console().print(shown)
+
+
+def _package(extra: str) -> str:
+    return f"agentenv-gym[{extra}]" if extra else ""
 
 
 def info(env: str, /, *, option: Options = [], json: Flag = False) -> int:  # noqa: B006  (cyclopts never changes it)

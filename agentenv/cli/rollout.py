@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
 
 from agentenv.cli import common, config
-from agentenv.cli.common import Flag, Options, PolicyOptions
+from agentenv.cli.common import Flag, Options
 from agentenv.cli.config import RolloutConfig
 from agentenv.errors import InfrastructureError, UsageError
 
@@ -21,26 +22,47 @@ if TYPE_CHECKING:
     from agentenv.progress import RolloutProgress, Tally
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is played: settings that a config file may hold as well. None means that the file or the default counts.
+
+    Args:
+        tasks: how many of the environment's tasks; all of them by default.
+        group: attempts at each task (1 by default).
+        concurrency: episodes at once (16 by default).
+        seed: decides every episode's seed (0 by default).
+        out: the run folder; runs/ENV-POLICY-TIME by default. Nothing is ever overwritten.
+        attempts: tries of an episode that fails for infrastructure reasons (2 by default).
+        give_up_after: so many such failures in a row end the run (100 by default).
+        cassette: a folder with recorded tool results; see `agentenv cassette`.
+        cassette_mode: record, cache (the default: ask only what is not recorded yet), replay or verify.
+    """
+
+    tasks: int | None = None
+    group: int | None = None
+    concurrency: int | None = None
+    seed: int | None = None
+    out: str | None = None
+    attempts: int | None = None
+    give_up_after: int | None = None
+    cassette: str | None = None
+    cassette_mode: str | None = None
+
+
+_ALL = Plan()
+
+
 def rollout(
     env: str | None = None,
     /,
     *,
-    policy: Annotated[str | None, Parameter(name=["--policy", "-p"])] = None,
-    tasks: int | None = None,
-    group: int | None = None,
-    concurrency: int | None = None,
-    seed: int | None = None,
-    out: str | None = None,
+    who: common.Player = common.NOBODY,
+    plan: Plan = _ALL,
+    option: Options = [],  # noqa: B006  (cyclopts never changes it)
     resume: Flag = False,
     config: Path | None = None,
     dry_run: Flag = False,
-    base_url: str | None = None,
-    attempts: int | None = None,
-    give_up_after: int | None = None,
-    cassette: str | None = None,
-    cassette_mode: str | None = None,
-    option: Options = [],  # noqa: B006  (cyclopts never changes it)
-    policy_option: PolicyOptions = [],  # noqa: B006
     videos: Flag = False,
     quiet: Flag = False,
     json: Flag = False,
@@ -66,36 +88,19 @@ def rollout(
 
     Args:
         env: its name, or module:attr.
-        policy: reference, weak, random, human, scripted:FILE, replay:RUN, openai:MODEL or transformers:PATH.
-        tasks: how many of the environment's tasks; all of them by default.
-        group: attempts at each task (1 by default).
-        concurrency: episodes at once (16 by default).
-        seed: decides every episode's seed (0 by default).
-        out: the run folder; runs/ENV-POLICY-TIME by default. Nothing is ever overwritten.
+        who: who plays.
+        plan: how much is played, and where it is recorded.
+        option: an option of the environment, as key=value (TOML; a.b=1 nests). Repeatable.
         resume: go on with the run in `out`: play only what is missing or failed for infrastructure reasons.
         config: a TOML file with settings.
         dry_run: check everything, print the settings, and play nothing.
-        base_url: address of an OpenAI-compatible server; short for -P base_url=URL.
-        attempts: tries of an episode that fails for infrastructure reasons (2 by default).
-        give_up_after: so many such failures in a row end the run (100 by default).
-        cassette: a folder with recorded tool results; see `agentenv cassette`.
-        cassette_mode: record, cache (the default: ask only what is not recorded yet), replay or verify.
         videos: copy the video files that the episodes name into the run folder, so that the run can be exported as
             references to videos later; the frames that the policy saw are there in any case.
         quiet: show no progress.
-        option: an option of the environment, as key=value (TOML; a.b=1 nests). Repeatable.
-        policy_option: an option of the policy, as key=value (TOML). Repeatable.
         json: print JSON.
     """
-    flags: dict[str, Any] = {
-        "env": env, "policy": policy, "tasks": tasks, "group": group, "concurrency": concurrency, "seed": seed,
-        "out": out, "attempts": attempts, "give_up_after": give_up_after,
-        "cassette": cassette, "cassette_mode": cassette_mode,
-        "options": common.pairs(option), "policy_options": common.pairs(policy_option, "--policy-option"),
-    }  # fmt: skip
-    if base_url is not None:
-        flags["policy_options"]["base_url"] = base_url
-    chosen = settings(config, flags)
+    flags = {"env": env, "policy": who.policy, "options": common.pairs(option), "policy_options": who.options}
+    chosen = settings(config, flags | asdict(plan))
     return start(chosen, resume=resume, dry_run=dry_run, quiet=quiet, json=json, videos=videos)
 
 

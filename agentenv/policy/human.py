@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from agentenv.errors import PolicyError, UsageError, did_you_mean
 from agentenv.policy.base import Policy
 from agentenv.policy.writing import Writer
 from agentenv.trajectory import PolicyInfo
-from agentenv.types import Action, Image, Message, Observation, ToolCall, ToolSpec, Video
+from agentenv.types import Action, Image, Message, Observation, Part, ToolCall, ToolSpec, Video
 
 HELP = """Write your turn; an empty line ends it. Or, in one line:
   /TOOL {"argument": "value"}   call a tool; a tool with one text argument takes it bare: /TOOL some text
@@ -87,7 +87,7 @@ class HumanPolicy(Policy):
     def _show(self, message: Message) -> None:
         self._write(shown(message))
         if self._look is not None:
-            for seen in _pictures(message):
+            for seen in pictures(message.parts):
                 self._look(seen)
 
     async def _action(self, observation: Observation) -> Action:
@@ -182,10 +182,10 @@ def named(part: object) -> str:
     return f"[{type(part).__name__.lower()} {part.handle or part.sha256[:12]}, {part.width} x {part.height}{frames}]"
 
 
-def _pictures(message: Message) -> list[Image | Frames]:
-    """What a message shows: each image, and frames of one video that follow each other together."""
+def pictures(parts: Iterable[Part]) -> list[Image | Frames]:
+    """What parts show: each image, and frames of one video that follow each other together."""
     found: list[Image | Frames] = []
-    for part in message.parts:
+    for part in parts:
         frames = part.images() if isinstance(part, Video) else (part,) if isinstance(part, Image) else ()
         source = _source(frames[0]) if frames else ""
         last = found[-1] if found else ()

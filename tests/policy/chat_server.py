@@ -32,6 +32,7 @@ class ChatServer:
         self.queries: list[str] = []
         self.answer: dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]] = completion("hello")
         self.models: Any = {"data": [{"id": "good-model"}, {"id": "other"}]}
+        self.get: dict[str, Any] = {}  # what further addresses answer
         self.delay = 0.0
         self.now = self.most = 0
         self.port = 0
@@ -56,6 +57,9 @@ class ChatServer:
         finally:
             self.now -= 1
 
+    async def other(self, request: web.Request) -> web.Response:
+        return web.json_response(self.get[request.path]) if request.path in self.get else web.Response(status=404)
+
     async def list_models(self, request: web.Request) -> web.Response:
         return web.json_response(self.models) if self.models is not None else web.Response(status=404)
 
@@ -66,6 +70,7 @@ async def chat_server() -> AsyncIterator[ChatServer]:
     app = web.Application(client_max_size=2**28)
     app.router.add_post("/v1/chat/completions", server.chat)
     app.router.add_get("/v1/models", server.list_models)
+    app.router.add_get("/{path:.*}", server.other)
     runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
