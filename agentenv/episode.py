@@ -229,6 +229,8 @@ class Episode:
         if not planned and self.messages[-1].role != "assistant":
             new -= 1  # the notice that `act` left
         if planned and self.stop not in _AT_ONCE:
+            if self.rules.failed_free:
+                self._uncount(results)
             if self._refused:
                 done = iter(results)
                 results = [self._refused[call.id] if call.id in self._refused else next(done) for call in planned]
@@ -237,6 +239,11 @@ class Episode:
         if self.stop is None:
             self._check_budgets(now)
         return self._observation(new, now)
+
+    def _uncount(self, results: Sequence[ToolResult]) -> None:
+        for result in results:
+            if result.error_kind is not None:
+                self.used.per_tool[result.name] -= 1
 
     def _show(self, results: Sequence[ToolResult], calls: Sequence[ToolCall]) -> None:
         rules = self.rules
@@ -327,7 +334,7 @@ class Episode:
         if joined and not text:
             return
         if last is not None and joined:
-            message = replace(last.message, parts=(*last.message.parts, Text("\n" + text)))
+            message = replace(last.message, parts=(*last.message.parts, Text(self.rules.texts.joint + text)))
             self.trajectory.nodes[-1] = replace(last, message=message)
             self.messages[-1] = message
         else:

@@ -63,6 +63,7 @@ class Rules:
         self.control = dialect.control
         self.counted = limits.tokens is not None
         self.free_calls = limits.calls is None and not limits.calls_per_tool and limits.calls_per_turn != 0
+        self.failed_free = bool(limits.calls_per_tool) and limits.failed_calls == "free"
         others = (limits.calls, limits.images, limits.tokens, limits.seconds)
         self.budgets: tuple[Budget, ...] | None = None
         if limits.turns is not None and limits.turns <= 1000 and others == (None,) * 4:

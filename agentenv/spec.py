@@ -34,7 +34,7 @@ class Limits(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_f
         turns: turns of the policy.
         calls: tool calls in all.
         calls_per_turn: calls that are run of one turn; `extra_calls` says what becomes of the others.
-        calls_per_tool: calls of a tool by its name.
+        calls_per_tool: calls of a tool by its name; `failed_calls` says whether those that failed count.
         images: images that tools may return in all.
         observation_tokens: tokens that one tool result may have; a longer text is cut and says so.
         tokens: tokens of the whole conversation; an observation that would overflow it is rolled back.
@@ -43,6 +43,7 @@ class Limits(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_f
         hint_turns: in the last so many turns the policy is told how many are left.
         extra_calls: of the calls above `calls_per_turn`: keep the "first" ones, the "last" ones, or answer the rest
             with an "error".
+        failed_calls: towards `calls_per_tool` calls that ran and failed "count", or are "free".
         on_turns, on_calls, on_calls_per_tool, on_images, on_tokens, on_seconds: see `AtLimit`. With "spent" for calls
             the episode ends with the call that spends the budget, so without a turn to answer.
         no_call: a turn with neither call nor answer is the "answer", gets another try ("retry"), or is a "stop".
@@ -59,6 +60,7 @@ class Limits(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_f
     invalid_turns: _Natural = 1
     hint_turns: _Natural = 0
     extra_calls: Literal["first", "last", "error"] = "error"
+    failed_calls: Literal["count", "free"] = "count"
     on_turns: Literal["stop", "force", "mask"] = "stop"
     on_calls: AtLimit | Literal["spent"] = "error"
     on_calls_per_tool: AtLimit = "error"
@@ -79,6 +81,7 @@ class Texts(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fi
         limit: the result of a call that a budget forbids; {limit} names it.
         cut: ends a tool result that was cut; {shown} and {total} are characters.
         unused: by tool, what is said in the turn before the last `hint_turns` ones if it gave no result so far.
+        joint: what stands between a result and such a text behind it.
     """
 
     hint: str = "({left} turns left.)"
@@ -88,6 +91,7 @@ class Texts(Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fi
     limit: str = "This call was not run: the limit on {limit} is reached."
     cut: str = "\n[cut: {shown} of {total} characters shown]"
     unused: dict[str, str] = field(default_factory=dict)
+    joint: str = "\n"
 
 
 class EnvSpec(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -233,6 +233,9 @@ def test_hints_come_in_the_last_turns_only() -> None:
     hinted = results[1].observation.messages[-1]
     assert hinted.role == "user"
     assert hinted.text.startswith("<tool_response>")
+    assert hinted.text.endswith("</tool_response>\n(2 turns left.)")
+    joined = sums(limits=Limits(turns=2, hint_turns=1), texts=Texts(joint=""))
+    assert last(joined, ADD).observation.messages[-1].text.endswith("</tool_response>(1 turns left.)")
 
 
 def test_the_texts_are_settings() -> None:
@@ -310,6 +313,14 @@ def test_calls_of_one_tool_have_a_budget_of_their_own() -> None:
     assert kinds(env) == [None, None, "limit", None, "limit"]
     assert "1 calls of add" in said(results[0].observation)
     assert ended(results[-1]) is None
+
+
+@pytest.mark.parametrize(("rule", "ran"), [("count", 2), ("free", 3)])
+def test_calls_that_failed_can_be_free(rule: Any, ran: int) -> None:
+    env = world(calls_per_tool={"add": 2, "echo": 1}, failed_calls=rule)
+    steps(env, call("add", a="x", b=2) + ADD, call("add", a="x", b=2) + ADD, ADD + call("echo", text="a"))
+    assert kinds(env).count(None) == ran
+    check_record(env.trajectory)
 
 
 @pytest.mark.parametrize(("rule", "masked"), [("stop", False), ("mask", True)])

@@ -73,6 +73,7 @@ _LIMITS = st.builds(
     invalid_turns=st.integers(0, 3),
     hint_turns=st.integers(0, 3),
     extra_calls=st.sampled_from(["first", "last", "error"]),
+    failed_calls=st.sampled_from(["count", "free"]),
     on_turns=st.sampled_from(["stop", "force", "mask"]),
     on_calls=st.sampled_from(["stop", "force", "error", "mask"]),
     on_calls_per_tool=st.sampled_from(["stop", "force", "error", "mask"]),

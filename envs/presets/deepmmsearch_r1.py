@@ -149,6 +149,7 @@ def deepmmsearch_r1(
             calls_per_turn=1,
             extra_calls="first",
             calls_per_tool={IMAGE: 1},
+            failed_calls="free",
             invalid_turns=2,
             on_turns="force",
         ),

@@ -18,6 +18,7 @@ from agentenv.envs.presets._common import Variant, asked, box_schema, compose, k
 from agentenv.envs.presets._web import Searched, SummaryModel, bound, expert, last_turn, searched, text_search
 from agentenv.envs.rewards import Judge, JudgeModel, model_of, within_length
 from agentenv.envs.rewards.geo import (
+    KNOWN_PLACES,
     LEVELS,
     AnswerOf,
     Mode,
@@ -46,7 +47,10 @@ from agentenv.types import Image, Task
 Recipe = Literal["base", "v1", "v2", "v3", "v4"]
 
 ZOOM, SEARCH = "image_zoom_in_tool", "search_web"
-FRAME = Frame.of("pixels_shown", seen="qwen2.5-vl", rounding="truncate")
+FRAMES = {
+    "strict": Frame.of("pixels_shown", seen="qwen2.5-vl", rounding="truncate"),
+    "upstream": Frame.of("pixels_shown", rounding="truncate"),
+}
 QUESTION = "Please analyze where is the place."
 SYSTEM = """\
 You find out where pictures were taken: country, state or region, and city.
@@ -125,14 +129,15 @@ def geovista(
         k: results of a search.
         excerpt: characters of a document that are read; None for all of it.
         summary: a model that sums results up, or a function; upstream has none.
-        variant: "upstream" keeps the first of the two tool blocks without the wrapper of type and function.
+        variant: "upstream" keeps the first of the two tool blocks without the wrapper of type and function, and takes
+            boxes as pixels of the image that is sent; "strict" as pixels of what the model's processor makes of it.
         scoring: which scorer is rewarded; as the variant by default. Upstream looks for the names anywhere in the last
             turn, thoughts included, and the right city makes state and country right whatever else is said; strict
             reads the answer, and a level counts only where no level above it is wrong. The other one stands beside it.
         recipe: "base": 4 for the city, else 2 for the state, else 1 for the country (recorded as a share of 4). "v1":
-            that, less .5 for each query that names the place or a "famous" one (2 at most), and 1 more or less where
-            results name the city and the answer does or does not. "v2": without the queries. "v3": 1 for the country.
-            "v4": 1 for the city.
+            that, less .5 for each query that names the place, or a town or sight that everybody knows (2 at most), and
+            1 more or less where results name the city and the answer does or does not. "v2": without the queries. "v3":
+            1 for the country. "v4": 1 for the city. A task that does not say what is scored is unscored.
         judge: a model that is asked of each level which the rules do not find right (upstream gpt-4o-mini); the rules
             alone where there is none.
         limits: budgets of the episode; what is given replaces the preset's field by field.
@@ -140,8 +145,9 @@ def geovista(
         render_mode: "ansi" or None.
 
     Six turns, five crops, two searches, one call a turn, a crop always of the original. Two turns before the end a
-    policy that has not searched is reminded of it, and before the last turn it is told to answer. Two things differ
-    from upstream: a failed call counts towards its cap, and a box is scaled by width and height, not both by width.
+    policy that has not searched is reminded of it, and before the last turn it is told to answer. A call that failed
+    does not count towards its cap. Upstream scales a box by the ratio of the widths alone, which is the same to within
+    a pixel, and ends errors with a traceback, which no policy is shown here.
     """
     for what, value, names in (("variant", variant, Variant), ("scoring", scoring or variant, Variant)):
         known(what, value, names)
@@ -153,13 +159,13 @@ def geovista(
     retriever = searched(corpus, engine, corpus_columns)
     view = HIDING if source == PLACES else SHOWN
     tools = [
-        _zoom(),
+        _zoom(FRAMES[variant]),
         text_search(retriever, SEARCH, "geovista", k=k, excerpt=excerpt, summary=summary, sentences="10-12"),
     ]
     wrapped = "<tool_response>{}</tool_response>"
     return compose(
         id="geovista",
-        tasks=asked(tasks.map(without_emblem), QUESTION, view).map(expert(retriever, SEARCH, look)),
+        tasks=asked(tasks.map(without_emblem), QUESTION, view).map(expert(retriever, SEARCH, look(FRAMES[variant]))),
         tools=tools,
         dialect="hermes",
         dialect_options={
@@ -181,6 +187,7 @@ def geovista(
             calls_per_turn=1,
             extra_calls="first",
             calls_per_tool={ZOOM: 5, SEARCH: 2},
+            failed_calls="free",
             invalid_turns=6,
             hint_turns=1,
             no_call="answer",
@@ -190,7 +197,7 @@ def geovista(
         seed=seed,
         render_mode=render_mode,
         bind=bound,
-        texts=Texts(hint=HINT, unused={SEARCH: UNUSED}),
+        texts=Texts(hint=HINT, unused={SEARCH: UNUSED}, joint=""),
     )
 
 
@@ -203,10 +210,14 @@ def without_emblem(task: Task) -> Task:
     return replace(task, evidence={**evidence, "boxes": evidence["boxes"][1:], "documents": documents})
 
 
-def look(task: Task) -> list[dict[str, Any]]:
+def look(frame: Frame) -> Callable[[Task], list[dict[str, Any]]]:
     """The zooms of an expert: to the signs, of which two searches leave time for three."""
-    image = next(part for part in task.prompt if isinstance(part, Image))
-    return zoom_steps(task, image, FRAME, tool=ZOOM, which="")[:3]
+
+    def steps(task: Task) -> list[dict[str, Any]]:
+        image = next(part for part in task.prompt if isinstance(part, Image))
+        return zoom_steps(task, image, frame, tool=ZOOM, which="")[:3]
+
+    return steps
 
 
 def _system(tools: list[Tool], variant: str) -> str:
@@ -215,9 +226,9 @@ def _system(tools: list[Tool], variant: str) -> str:
     return SYSTEM.format(zoom=json.dumps(shown), search=json.dumps(search))
 
 
-def _zoom() -> Tool:
+def _zoom(frame: Frame) -> Tool:
     made = image_zoom_tool(
-        FRAME,
+        frame,
         name=ZOOM,
         crop=CropRules(max_aspect=128),
         output=CROPPED,
@@ -247,7 +258,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
     strict, upstream = placed(judge, "strict", own_answer, level), placed(judge, "upstream", last_turn, level)
     return Rubric(
         *side_by_side("place", strict, upstream, 1.0 if level else _MOST, scoring),
-        Component("leak", query_leak(), weight=leak),
+        Component("leak", query_leak(known=KNOWN_PLACES), weight=leak),
         *side_by_side("alignment", alignment(), alignment("upstream", last_turn), align, scoring),
         *(Component(name, level_right(name), weight=0.0) for name in LEVELS),
         Component("within_3km", within_km(3.0), weight=0.0),
@@ -262,7 +273,8 @@ def placed(
     """A component: the share of 4 for the most exact level that is right; with `level`, 1 for that one alone.
 
     Without a judge by the rules of `rewards.geo.levels`; with one, it is asked of each level that the rules do not find
-    right, the most exact first. No verdict leaves the component unscored.
+    right, the most exact first. No verdict leaves the component unscored, and so does a task that does not know any of
+    the levels.
     """
     asked_of = ("city", "state", "country") if not level else (level,)
     ask = None if judge is None else Judge(model_of(judge))
@@ -271,19 +283,18 @@ def placed(
         return 1.0 if level else hierarchy({name: True}) / _MOST
 
     def by_rules(task: Task, trajectory: Trajectory) -> float | None:
-        place = task.metadata.get("place")
-        if not place:
-            return None
-        right = levels(answer_of(trajectory), place, mode)
-        return next((value(name) for name in asked_of if right.get(name)), 0.0)
+        right = levels(answer_of(trajectory), task.metadata.get("place") or {}, mode)
+        known = [name for name in asked_of if name in right]
+        return next((value(name) for name in known if right[name]), 0.0) if known else None
 
     async def by_judge(task: Task, trajectory: Trajectory) -> float | None:
         """What the rules and the judge say together."""
-        place, text = task.metadata.get("place"), answer_of(trajectory)
-        if not place or not text or not within_length(text, _LONGEST):
-            return by_rules(task, trajectory)
+        place, text = task.metadata.get("place") or {}, answer_of(trajectory)
         right = levels(text, place, mode)
-        for name in (name for name in asked_of if place.get(name)):
+        known = [name for name in asked_of if name in right]
+        if not known or not text or not within_length(text, _LONGEST):
+            return by_rules(task, trajectory)
+        for name in known:
             said = 1.0 if right[name] else await _asked(ask, name, place, text)
             if said is None or said >= 1.0:
                 return None if said is None else value(name)

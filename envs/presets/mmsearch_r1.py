@@ -5,6 +5,7 @@ Source: the rollout worker, `mmsearch.py` and the prompts of EvolvingLMMs-Lab/mu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agentenv.envs.presets._web import (
 )
 from agentenv.envs.rewards import JudgeModel, judged, tag_format, tool_used
 from agentenv.envs.rewards.search import evidence_found
+from agentenv.envs.rewards.shaping import written
 from agentenv.envs.search.answers import em_match
 from agentenv.envs.search.sources import EMBEDDED, chosen
 from agentenv.errors import ToolError, ToolErrorKind
@@ -35,10 +37,12 @@ from agentenv.tool import Tool
 from agentenv.tools.image import Output
 from agentenv.tools.search import ImageRetriever, image_search_tool
 from agentenv.tools.search.corpus import EngineName
+from agentenv.trajectory import Trajectory
 from agentenv.types import Task
 
 IMAGE, TEXT, WHOLE = "image_search", "text_search", "<img>"
 KINDS = ("only-emblem", "emblem-population", "emblem-state")
+GIVE_UP = "Unable to answer due to lack of relevant information"
 SHOWN = Output(max_pixels=672 * 672)
 FORM = (
     "\nAnswer the question about the picture. First reason between <reason> and </reason>. If you are certain, answer"
@@ -47,7 +51,7 @@ FORM = (
     " missing, end your turn with <text_search>query</text_search>, which finds texts. One of the three, once a turn;"
     " results come between <information> and </information>.\nQuestion: {question}"
 )
-_TOLD = "Search Results:\n<information>{}</information>\nOriginal question: {question}\n"
+_TOLD = "Searched results: <information>{}</information>\nOriginal user's question: {question}\n"
 _CHOICE = (
     " between <answer> and </answer>, or, if a fact is still missing, end your turn with"
     " <text_search>query</text_search>."
@@ -55,7 +59,17 @@ _CHOICE = (
 AFTER_IMAGE = (
     "Reason between <reason> and </reason> on what the titles and pictures say of the picture. Then answer" + _CHOICE
 )
-AFTER_TEXT = "Reason between <reason> and </reason> on what the results say of the question. Then answer" + _CHOICE
+AFTER_TEXT = (
+    "Reason between <reason> and </reason> on what the results say of the question. Then answer between <answer> and"
+    f" </answer>, without explaining it; if something is still missing, end your turn with '{GIVE_UP}'."
+)
+TAGS = ("reason", "search", "text_search", "answer")
+_ENDS = {
+    "answer": ("<answer>", "</answer>"),
+    "picture": ("<search><img></search>",),
+    "text": ("<text_search>", "</text_search>"),
+}
+_SHAPES = (("answer",), ("picture", "answer"), ("text", "answer"), ("picture", "text", "answer"))
 AFTER_ERROR = "Reason between <reason> and </reason> on what to do now. Then answer" + _CHOICE
 
 
@@ -99,15 +113,18 @@ def mmsearch_r1(
         summary: a model that sums up what a text search found (upstream Qwen3-32B), or a function; what it wrote is
             recorded. Without one, or where it fails, the policy reads the documents themselves.
         variant: "upstream" ends the episode at a search that a cap forbids; "strict" answers it with an error.
-        scoring: which format is rewarded; as the variant by default. Upstream knows four shapes: answer; picture and
-            answer; text and answer; picture, text and answer. "strict" takes the second text search, which the caps
-            allow, as well formed. The other one is recorded beside it.
+        scoring: which scorers are rewarded; as the variant by default. Of format, upstream knows four shapes: answer;
+            picture and answer; text and answer; picture, text and answer, each turn from its first character to its
+            last. "strict" takes the second text search, which the caps allow, as well formed, and text around the tags.
+            Upstream takes a search off that was asked for, strict one that found something. The others are recorded.
         judge: a model that judges answers, which the paper finds better than exact match; exact match without one.
         limits: budgets of the episode; what is given replaces the preset's field by field.
         seed: of the generator, and of the tasks that `reset` draws.
         render_mode: "ansi" or None.
 
-    The reward is .9 accuracy + .1 format; a right answer after any search loses a tenth of the .9 (`searched`).
+    The reward is .9 accuracy + .1 format; a right answer after any search loses a tenth of the .9 (`searched`). After a
+    text search the policy is told to answer or to give up, though a second one is run. The words around results are
+    those of the rollouts that the checkpoints come from; upstream's demo has others.
     """
     known("variant", variant, Variant)
     known("scoring", scoring or variant, Variant)
@@ -171,12 +188,33 @@ def _no_part(file: bytes, words: str) -> None:
 
 
 def _rubric(scoring: str, judge: JudgeModel) -> Rubric:
-    tags = ("reason", "search", "text_search", "answer")
-    strict = tag_format("(?:reason search )?(?:reason text_search ){0,2}reason answer ", tags)
-    upstream = tag_format("(?:reason search )?(?:reason text_search )?reason answer ", tags)
+    form = tag_format("(?:reason search )?(?:reason text_search ){0,2}reason answer ", TAGS)
+    found, asked_for = (-0.09, 0.0) if scoring == "strict" else (0.0, -0.09)
     return Rubric(
         Component("accuracy", judged(judge, rule=em_match), 0.9),
-        Component("searched", tool_used(), -0.09, gate="accuracy"),
-        *side_by_side("format", strict, upstream, 0.1, scoring),
+        Component("searched", tool_used(), found, gate="accuracy"),
+        Component("searched_upstream", wanted_search, asked_for, gate="accuracy"),
+        *side_by_side("format", form, format_upstream, 0.1, scoring),
         Component("evidence_found", evidence_found, weight=0.0),
     )
+
+
+def wanted_search(task: Task, trajectory: Trajectory) -> float:
+    """1.0 where the policy asked for a search, whatever became of it: what upstream takes off."""
+    return float(bool(trajectory.tool_runs))
+
+
+def format_upstream(task: Task, trajectory: Trajectory) -> float:
+    """1.0 where the turns have one of upstream's four shapes; nothing may stand before `<reason>` or behind the end."""
+    turns = [turn.strip() for turn in written(trajectory)]
+    shape = tuple(next((kind for kind in _ENDS if _ends_as(kind, turn)), "") for turn in turns)
+    return float(shape in _SHAPES)
+
+
+def _ends_as(kind: str, turn: str) -> bool:
+    """Whether a turn reasons once and ends with what `kind` is, once, and holds no other."""
+    ends = _ENDS[kind]
+    once = all(turn.count(tag) == 1 for tag in ("<reason>", "</reason>", *ends))
+    others = (tag for other, tags in _ENDS.items() if other != kind for tag in tags)
+    form = rf"<reason>.*</reason>.*{'.*'.join(ends)}"
+    return once and not any(tag in turn for tag in others) and re.fullmatch(form, turn, re.DOTALL) is not None

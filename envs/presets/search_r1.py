@@ -84,7 +84,8 @@ def search_r1(
         k: passages a search.
         excerpt: characters of a passage; None for all of it. An observation has 500 tokens at most in any case.
         turns: that may search, 4 by default, 2 in the published GRPO script; one more follows without search.
-        variant: "upstream" cuts a long observation without a sign that it was.
+        variant: "upstream" cuts a long observation without a sign that it was (its closing tag stays, which upstream
+            cuts off too).
         scoring: which scorer is rewarded; as the variant by default. Upstream reads the last `<answer>` of the whole
             transcript and wants two of them, since its own prompt holds some: an episode without an answer is judged by
             the prompt's example or a reminder's text. The other scorer is recorded beside it.
@@ -96,7 +97,7 @@ def search_r1(
 
     Upstream continues one assistant turn after each result; here the result is a user turn, as in all other systems
     that were trained on top of it. Its text is the same to the letter, so a completion engine that joins the messages
-    without role markers sees upstream's stream.
+    without role markers sees upstream's stream. A turn may have 500 tokens, which is the engine's to hold.
     """
     known("variant", variant, Variant)
     known("scoring", scoring or variant, Variant)

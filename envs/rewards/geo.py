@@ -32,12 +32,13 @@ _KEYS = {
     "lat": ("lat", "latitude"),
     "lng": ("lng", "lon", "long", "longitude"),
 }
-_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\**$", re.MULTILINE)
-_PAIR = re.compile(
-    r"(?<![\d.])([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([NS])?\s*[,;/ ]\s*"
-    r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([EW])?(?![\d.])",
-    re.IGNORECASE,
+_ANGLE = (
+    r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*(?:\u00b0\s*(?:(\d{1,2}(?:\.\d{1,12})?)\s*['\u2032\u2019]\s*"
+    r"(?:(\d{1,2}(?:\.\d{1,12})?)\s*(?:[\"\u2033\u201d]|'')\s*)?)?)?"
 )
+_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\**$", re.MULTILINE)
+_PAIR = re.compile(rf"(?<![\d.]){_ANGLE}([NS]\b)?\s*(?:[,;/]\s*|(?<=[NS\s])){_ANGLE}([EW]\b)?(?![\d.])", re.IGNORECASE)
+_ALONE = re.compile(rf"{_ANGLE}([NSEW]\b)?", re.IGNORECASE)
 
 
 class Guess(Struct, frozen=True):
@@ -94,8 +95,8 @@ def share_within(distances: Iterable[float | None], km: float = 3.0) -> float | 
 def read_place(text: str | None) -> Guess:
     """The place that an answer gives: as a JSON object, as lines "Country: ...", or in prose. Never raises.
 
-    Coordinates stand in fields of their own, or as a pair "48.86, 2.35" or "48.86 N, 2.35 E" of which at least one
-    number has a decimal point.
+    Coordinates stand in fields of their own, or as a pair "48.86, 2.35", "48.86 N, 2.35 E" or "48°51'24"N 2°21'08"E",
+    of which at least one number has a decimal point or minutes.
     """
     if text is None or len(text) > 20 * TOO_LONG:
         return Guess()
@@ -115,7 +116,8 @@ def _fields(text: str) -> dict[str, str]:
         except (ValueError, RecursionError):
             said = None
         if isinstance(said, dict):
-            return {_key(str(key)): _cell(value) for key, value in said.items()}
+            inner = [value for value in said.values() if isinstance(value, dict)]
+            return {_key(str(key)): _cell(value) for one in (*inner, said) for key, value in one.items()}
     return {_key(found[1]): found[2] for found in _FIELD.finditer(text[:4000])}
 
 
@@ -126,25 +128,28 @@ def _key(text: str) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None or isinstance(value, dict) else str(value)
 
 
 def _degrees(text: str, most: float) -> float | None:
-    found = re.search(r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*\u00b0?\s*([NSEW])?", text or "", re.IGNORECASE)
-    return _signed(found[1], found[2], most) if found else None
+    found = _ALONE.search(" ".join(text.split()))
+    return _signed(found.groups(), most) if found else None
 
 
-def _signed(number: str, side: str | None, most: float) -> float | None:
-    value = float(number.replace("\u2212", "-"))
+def _signed(angle: Sequence[str | None], most: float) -> float | None:
+    """Degrees out of degrees, minutes, seconds and side; None above `most`."""
+    degrees, minutes, seconds, side = angle
+    whole = float((degrees or "").replace("\u2212", "-"))
+    value = math.copysign(abs(whole) + float(minutes or 0) / 60 + float(seconds or 0) / 3600, whole)
     if side and side.upper() in "SW":
         value = -abs(value)
     return value if abs(value) <= most else None
 
 
 def _pair(text: str) -> tuple[float | None, float | None]:
-    for found in _PAIR.finditer(text[:4000]):
-        if "." in found[1] or "." in found[3]:
-            lat, lng = _signed(found[1], found[2], 90), _signed(found[3], found[4], 180)
+    for found in _PAIR.finditer(" ".join(text[:4000].split())):
+        if "." in found[1] + found[5] or found[2] or found[6]:
+            lat, lng = _signed(found.groups()[:4], 90), _signed(found.groups()[4:], 180)
             if lat is not None and lng is not None:
                 return lat, lng
     return None, None
@@ -241,12 +246,11 @@ def geo_reward(
     """
 
     def component(task: Task, trajectory: Trajectory) -> float | None:
-        place = task.metadata.get("place")
-        if not place:
+        right = levels(answer_of(trajectory), task.metadata.get("place") or {}, mode)
+        if not right:
             return None
-        most = hierarchy({level: True for level in LEVELS if place.get(level)}, beta)
-        value = hierarchy(levels(answer_of(trajectory), place, mode), beta)
-        return value / most if scale and most else value
+        value = hierarchy(right, beta)
+        return value / hierarchy(dict.fromkeys(right, True), beta) if scale else value
 
     return component
 
@@ -295,23 +299,37 @@ def queries_of(trajectory: Trajectory, argument: str = "query") -> list[str]:
 
 _FAMOUS = re.compile(r"\bfamous\s+\w+", re.IGNORECASE)
 
+KNOWN_PLACES = (
+    *("Amsterdam", "Athens", "Bangkok", "Barcelona", "Beijing", "Berlin", "Brussels", "Buenos Aires", "Cairo"),
+    *("Chicago", "Delhi", "Dubai", "Dublin", "Edinburgh", "Florence", "Hong Kong", "Istanbul", "Jakarta"),
+    *("Johannesburg", "Kyoto", "Lisbon", "London", "Los Angeles", "Madrid", "Melbourne", "Mexico City", "Milan"),
+    *("Moscow", "Mumbai", "Munich", "New York", "Osaka", "Paris", "Prague", "Rio de Janeiro", "Rome"),
+    *("San Francisco", "Santiago", "S\u00e3o Paulo", "Seoul", "Shanghai", "Singapore", "Sydney", "Tokyo"),
+    *("Toronto", "Vancouver", "Venice", "Vienna", "Zurich", "Acropolis", "Big Ben", "Brandenburg Gate"),
+    *("Burj Khalifa", "Charles Bridge", "Christ the Redeemer", "CN Tower", "Colosseum", "Eiffel Tower"),
+    *("Forbidden City", "Golden Gate Bridge", "Great Wall", "Hagia Sophia", "Louvre", "Machu Picchu"),
+    *("Petronas Towers", "Red Square", "Sagrada Familia", "Statue of Liberty", "Sydney Opera House"),
+    *("Taj Mahal", "Times Square", "Tower Bridge", "Trevi Fountain"),
+)
+"""Towns and sights that everybody knows: who searches for one by its name is likely to guess. Our own list."""
+
 
 def query_leak(each: float = 0.5, most: float = 2.0, known: Iterable[str] = (), argument: str = "query") -> Score:
-    """A component: something is taken off for every query that guesses instead of looking.
+    """A component: something is taken off for every query that guesses instead of looking; the same one counts once.
 
-    A query does where it names the task's place, one of `known` (cities), or says "famous ...". Source: variant v1 of
-    GeoVista's reward.
+    A query does where it names the task's place, one of `known` (see `KNOWN_PLACES`), or says "famous ...". Source:
+    variant v1 of GeoVista's reward.
 
     Returns:
         A component with values from -most to 0.
     """
-    cities = [plain(name) for name in known]
+    guessed = [plain(name) for name in known]
 
     def component(task: Task, trajectory: Trajectory) -> float:
         place = task.metadata.get("place") or {}
         gold = [name for level in LEVELS if place.get(level) for name in _names(place, level)]
-        queries = queries_of(trajectory, argument)
-        leaks = sum(_said(query, [*gold, *cities]) or bool(_FAMOUS.search(query)) for query in queries)
+        queries = dict.fromkeys(query.strip() for query in queries_of(trajectory, argument))
+        leaks = sum(_said(query, [*gold, *guessed]) or bool(_FAMOUS.search(query)) for query in queries)
         return -min(most, each * leaks) if leaks else 0.0
 
     return component
@@ -320,28 +338,33 @@ def query_leak(each: float = 0.5, most: float = 2.0, known: Iterable[str] = (), 
 def alignment(mode: Mode = "strict", answer_of: AnswerOf = own_answer) -> Score:
     """A component: where search results named the task's city, +1 for the right city and -1 for another; else 0.
 
-    Source: variants v1 and v2 of GeoVista's reward.
+    "upstream" takes any text that holds the city's letters for its name, and the query that GeoVista's results repeat
+    for a result. Source: variants v1 and v2 of GeoVista's reward.
     """
 
     def component(task: Task, trajectory: Trajectory) -> float | None:
         place = task.metadata.get("place") or {}
         if not place.get("city"):
             return None
-        if not _said(results_text(trajectory), _names(place, "city")):
+        text, names = results_text(trajectory, repeated=mode == "upstream"), _names(place, "city")
+        if not (_said(text, names) if mode == "strict" else any(name in plain(text) for name in names)):
             return 0.0
         return 1.0 if levels(answer_of(trajectory), place, mode).get("city") else -1.0
 
     return component
 
 
-def results_text(trajectory: Trajectory) -> str:
-    """Titles and texts that searches showed the policy."""
+_REPEATED = re.compile(r'"query": "(?:[^"\\]|\\.)*"')
+
+
+def results_text(trajectory: Trajectory, repeated: bool = False) -> str:
+    """What searches showed the policy, with the query that GeoVista's format repeats only where `repeated`."""
     texts = []
     for run in trajectory.tool_runs:
         node = trajectory.nodes[run.node]
         if run.error_kind is None and not node.rolled_back and "ids" in (run.data or {}):
             texts += [part.text for part in run.parts or node.message.parts if isinstance(part, Table)]
-    return "\n".join(texts)
+    return "\n".join(texts if repeated else [_REPEATED.sub("", text, count=1) for text in texts])
 
 
 def shaped(variant: Literal["base", "v1", "v2", "v3", "v4"], mode: Mode = "upstream", **leak: Any) -> Score:

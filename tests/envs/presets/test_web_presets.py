@@ -8,14 +8,18 @@ import pytest
 import agentenv
 from agentenv.envs.presets._web import searched, summary_of, text_search
 from agentenv.envs.presets.deepmmsearch_r1 import GIVE_UP
+from agentenv.envs.presets.geovista import HINT
 from agentenv.errors import ConfigError, UnknownNameError
+from agentenv.media import media_store
 from agentenv.policy import ScriptedPolicy
 from agentenv.spec import Texts
+from agentenv.tools.image import SmartResize
 from agentenv.tools.search import PolicySummary
 from agentenv.tools.web.engines import LiveEngine
 from agentenv.types import Image
 from tests.envs.presets.looked_up import PLACE, documents, made
 from tests.envs.presets.transcripts import hermes, play
+from tests.pictures import encoded, scene
 
 SEARCH = "<think>I look.</think>\n<search>Blue Tower</search>"
 WHOLE = "<reason>I look.</reason>\n<search><img></search>"
@@ -117,7 +121,44 @@ def test_mmsearch_r1_searches_with_the_whole_picture_only(tmp_path: Path) -> Non
     env = made("mmsearch-r1", tmp_path)
     seen = play(env, "<reason>a</reason><search>the tower</search>")[-1].observation.messages[-1].text
     assert "Only the whole picture can be searched for." in seen
-    assert "Original question: How many" in seen
+    assert "</information>\nOriginal user's question: How many" in seen
+
+
+@pytest.mark.parametrize(
+    ("turns", "strict", "upstream"),
+    [
+        (["Well. " + RIGHT], 1.0, 0.0),
+        ([RIGHT + "\nDone."], 1.0, 0.0),
+        ([RIGHT.replace("</answer>", "")], 1.0, 0.0),
+        (["<reason>a</reason> so <answer>b</answer>\n"], 1.0, 1.0),
+        ([WHOLE, RIGHT.replace("I see.", "<text_search>")], 0.0, 0.0),
+        ([WHOLE, WHOLE, RIGHT], 0.0, 0.0),
+        ([TEXT + " now", RIGHT], 1.0, 0.0),
+        ([WHOLE, TEXT], 0.0, 0.0),
+    ],
+)
+def test_what_upstream_takes_for_its_format(turns: list[str], strict: float, upstream: float, tmp_path: Path) -> None:
+    env = made("mmsearch-r1", tmp_path)
+    play(env, *turns)
+    if env.trajectory.outcome is None:
+        env.step("")
+    found = values(env)
+    assert (found["format"], found["format_upstream"]) == (strict, upstream)
+
+
+def test_upstream_takes_off_a_search_that_failed(tmp_path: Path) -> None:
+    turns = ["<reason>a</reason><search>the tower</search>", RIGHT]
+    assert rewarded(made("mmsearch-r1", tmp_path), *turns) == 1.0
+    assert rewarded(made("mmsearch-r1", tmp_path, scoring="upstream"), *turns) == 0.81
+
+
+def test_after_a_text_search_mmsearch_r1_is_told_to_answer_or_to_give_up(tmp_path: Path) -> None:
+    env = made("mmsearch-r1", tmp_path)
+    told = play(env, TEXT)[-1].observation.messages[-1].text
+    assert told.startswith("Searched results: <information>1. ")
+    assert "<text_search>" not in told
+    assert env.step(f"<reason>a</reason>\n{GIVE_UP}").truncated is False
+    assert (env.trajectory.outcome.stop_reason, env.trajectory.reward) == ("no_call", 0.0)  # type: ignore[union-attr]
 
 
 # -- DeepMMSearch-R1 ---------------------------------------------------------------------------------------------------
@@ -147,6 +188,14 @@ def test_a_phrase_is_grounded_by_a_function_or_a_model(tmp_path: Path) -> None:
         play(env, call)
         assert (env.trajectory.tool_runs[0].data or {})["box"] == [0, 0, 120, 240]
     assert asked == ["the tower"]
+
+
+def test_a_phrase_that_nothing_matches_can_be_said_in_other_words(tmp_path: Path) -> None:
+    env = made("deepmmsearch-r1", tmp_path, ground=lambda file, words: (0, 0, 9, 9) if words == "tower" else None)
+    calls = [f"<reason>a</reason><img_search>{words}</img_search>" for words in ("a mill", "tower", "<img>")]
+    results = play(env, *calls)
+    assert "Say it in other words" in results[0].observation.messages[-1].text
+    assert [run.error_kind for run in env.trajectory.tool_runs] == ["failed", None, "limit"]
 
 
 def test_results_are_summed_up_and_recorded(tmp_path: Path) -> None:
@@ -204,6 +253,44 @@ def test_a_judge_is_asked_from_the_city_upwards(
     assert (values(env)["place"], env.trajectory.reward) == (None if reward is None else reward / 4, reward)
     play(env, f"<answer>{PLACE['city']}, {PLACE['country']}</answer>")
     assert values(env)["place"] == 1.0
+
+
+def test_what_a_task_of_geovista_does_not_know_is_unscored(tmp_path: Path) -> None:
+    photo = made("geovista", tmp_path).tasks[0].prompt
+    for place, recipe, judge in (
+        ({"lat": 1.0, "lng": 2.0}, "base", None),
+        ({"country": "Westland"}, "v4", None),
+        ({"country": "Westland"}, "v4", ScriptedPolicy(["1"])),
+        ({}, "base", ScriptedPolicy(["1"])),
+    ):
+        task = agentenv.Task("p", photo, place, metadata={"place": place})
+        env = made("geovista", tmp_path, source=agentenv.TaskSet.of([task]), recipe=recipe, judge=judge)
+        play(env, "<answer>Westland</answer>")
+        assert (values(env)["place"], env.trajectory.reward) == (None, None)
+
+
+def test_boxes_of_geovista_are_of_the_image_as_it_is_sent_upstream(tmp_path: Path) -> None:
+    photo = media_store().put(encoded(scene(3000, 2000), "PNG"))
+    source = agentenv.TaskSet.of([agentenv.Task("p", (photo,), PLACE, metadata={"place": PLACE})])
+    boxes = []
+    for variant in ("strict", "upstream"):
+        env = made("geovista", tmp_path, source=source, variant=variant)
+        play(env, hermes("image_zoom_in_tool", bbox_2d=[100, 200, 866, 577]))
+        boxes.append((env.trajectory.messages[-1].parts[1].derived or {})["box"])  # type: ignore[union-attr]
+    shown = env.tasks[0].prompt[0]
+    assert isinstance(shown, Image)
+    width, height = SmartResize(28, 3136, 12_845_056).size(shown.width, shown.height)
+    assert boxes[1] == pytest.approx([n * 3000 / shown.width for n in (100, 200, 866, 577)], abs=1)
+    ratios = (3000 / width, 2000 / height) * 2
+    assert boxes[0] == [int(n * ratio) for n, ratio in zip((100, 200, 866, 577), ratios, strict=True)]
+
+
+def test_calls_of_geovista_that_failed_do_not_count(tmp_path: Path) -> None:
+    wrong = hermes("search_web", query="")
+    env = made("geovista", tmp_path)
+    play(env, wrong, wrong, WEB, WEB, WEB)
+    assert [run.error_kind is None for run in env.trajectory.tool_runs] == [False, False, True, True, False]
+    assert env.trajectory.messages[-1].text.endswith("is reached." + HINT)
 
 
 def test_caps_of_geovista_are_errors_and_the_last_turn_can_answer(tmp_path: Path) -> None:

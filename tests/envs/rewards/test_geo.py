@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agentenv.envs.rewards.geo import (
     EARTH_KM,
     FARTHEST_KM,
+    KNOWN_PLACES,
     LEVELS,
     Mode,
     alignment,
@@ -81,6 +82,12 @@ def test_known_distances() -> None:
     assert haversine((0, 0), (0, 90)) == pytest.approx(math.pi / 2 * EARTH_KM)
     assert haversine((90, 0), (-90, 123)) == pytest.approx(FARTHEST_KM)
     assert haversine((52.52, 13.405), (48.8566, 2.3522)) == pytest.approx(877.5, abs=1)
+    assert haversine((51.5074, -0.1278), (40.7128, -74.006)) == pytest.approx(5570, abs=1)
+    degree = math.pi / 180 * EARTH_KM
+    assert haversine((0, 179.5), (0, -179.5)) == pytest.approx(degree)  # across the date line
+    assert haversine((0, 180), (0, -180)) == pytest.approx(0, abs=1e-6)
+    assert haversine((89.9, 0), (89.9, 180)) == pytest.approx(0.2 * degree)  # across the pole
+    assert haversine((-90, 10), (-90, -170)) == pytest.approx(0, abs=1e-6)
 
 
 def test_medians_and_shares() -> None:
@@ -123,6 +130,14 @@ def test_places_are_read(text: str) -> None:
     [
         ("Paris (48.86, 2.35)", (48.86, 2.35)),
         ("33.87\u00b0 S, 151.21\u00b0 E", (-33.87, 151.21)),
+        ("33.87\u00b0S 151.21\u00b0E", (-33.87, 151.21)),
+        ("33\u00b052'12\"S, 151\u00b012'36\"E", (-33.87, 151.21)),
+        ("0\u00b030\u2032 S 10\u00b0 0\u2032 W", (-0.5, -10)),
+        ("-0\u00b030'0\", 179\u00b030'", (-0.5, 179.5)),
+        ('{"lat": "33\u00b030\'S", "lng": "179\u00b030\'W"}', (-33.5, -179.5)),
+        ('{"city": "Paris", "location": {"lat": 48.5, "lng": 2}}', (48.5, 2)),
+        ('{"coordinates": [-90, 180.0]}', (-90, 180)),
+        ('{"lat": null, "lng": 5}', (None, None)),
         ("on 12, 13 of May", (None, None)),
         ("at 95.5, 10.0 there is nothing", (None, None)),
         ('{"lat": 200, "lng": 5}', (None, None)),
@@ -132,13 +147,14 @@ def test_places_are_read(text: str) -> None:
 )
 def test_coordinates_are_read(text: str, pair: tuple[float | None, float | None]) -> None:
     guess = read_place(text)
-    assert (guess.lat, guess.lng) == pair
+    assert (guess.lat, guess.lng) == pytest.approx(pair)
 
 
 @given(st.text(max_size=300))
 def test_reading_never_raises(text: str) -> None:
     guess = read_place(text)
     assert guess.lat is None or -90 <= guess.lat <= 90
+    assert guess.lng is None or -180 <= guess.lng <= 180
     for mode in ("strict", "upstream"):
         levels(text, PARIS, mode)
 
@@ -220,6 +236,9 @@ def test_what_the_task_does_not_know_is_unscored() -> None:
     assert level_right("city")(NOWHERE, some) is None
     assert alignment()(NOWHERE, some) is None
     assert shaped("v1")(NOWHERE, some) is None
+    spot = Task("s", (Text("?"),), metadata={"place": {"lat": 1.0, "lng": 2.0}})
+    assert geo_reward()(spot, some) is None  # neither city nor state nor country is known
+    assert distance_km(spot, record("1.0, 3.0")) == pytest.approx(math.pi / 180 * EARTH_KM, rel=1e-3)
     country = Task("c", (Text("?"),), metadata={"place": {"country": "France"}})
     assert geo_reward(scale=True)(country, record("France")) == 1.0
 
@@ -228,7 +247,10 @@ def test_queries_that_guess_are_paid_for_within_bounds() -> None:
     leaks = query_leak(known=["Lyon"])
     assert leaks(TASK, record("Paris", ("blue sign with a rooster",))) == 0.0
     assert leaks(TASK, record("Paris", ("Is this paris?", "hotel in Lyon", "famous tower", "red door"))) == -1.5
-    assert leaks(TASK, record("Paris", ("Paris",) * 9)) == -2.0
+    assert leaks(TASK, record("Paris", tuple(f"Paris {n}" for n in range(9)))) == -2.0
+    assert leaks(TASK, record("Paris", ("Paris", " Paris", "Paris"))) == -0.5  # the same one counts once
+    known = query_leak(known=KNOWN_PLACES)
+    assert known(TASK, record("Paris", ("sao paulo bakery", "the EIFFEL tower at night", "blue bakery"))) == -1.0
     assert leaks(NOWHERE, record("Paris", ("Paris",))) == 0.0
 
 
@@ -236,6 +258,14 @@ def test_alignment_of_answer_and_results() -> None:
     assert alignment()(TASK, record("Paris", ("q",), "Paris is large")) == 1.0
     assert alignment()(TASK, record("Lyon", ("q",), "Paris is large")) == -1.0
     assert alignment()(TASK, record("Paris", ("q",), "Lyon is large")) == 0.0
+
+
+def test_the_query_that_results_repeat_is_no_result() -> None:
+    repeated = '{"name": "search_web", "query": "is \\"it\\" Paris", "result": []}'
+    assert alignment()(TASK, record("Paris", ("q",), repeated)) == 0.0
+    assert alignment("upstream")(TASK, record("Paris", ("q",), repeated)) == 1.0
+    assert alignment()(TASK, record("Lyon", ("q",), "a Parisian cafe")) == 0.0
+    assert alignment("upstream")(TASK, record("Lyon", ("q",), "a Parisian cafe")) == -1.0
 
 
 @pytest.mark.parametrize(("variant", "value"), [("base", 4.0), ("v1", 4.5), ("v2", 5.0), ("v3", 1.0), ("v4", 1.0)])
