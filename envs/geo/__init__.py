@@ -45,7 +45,7 @@ def geo(
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
     tools: Sequence[str] = TOOLS,
-    corpus: str | Path | Retriever = EMBEDDED,
+    corpus: str | Path | Mapping[str, Any] | Retriever = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
     pictures: str | Path | ImageRetriever = EMBLEMS,
     engine: EngineName = "auto",

@@ -50,7 +50,7 @@ def mm_search(
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
     tools: Sequence[str] = TOOLS,
-    corpus: str | Path | Retriever = EMBEDDED,
+    corpus: str | Path | Mapping[str, Any] | Retriever = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
     pictures: str | Path | ImageRetriever = EMBLEMS,
     engine: EngineName = "auto",

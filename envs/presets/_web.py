@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from agentenv.envs.mm_search import as_pictures
 from agentenv.envs.mm_search.tasks import mm_search_tasks
+from agentenv.envs.search.sources import Searched as Searched
 from agentenv.envs.search.sources import as_retriever
 from agentenv.envs.search.tasks import search_steps
 from agentenv.media import EpisodeMedia, decode_cache, media_store
@@ -23,7 +24,6 @@ from agentenv.tools.search.text_tool import ABOUT
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Task, Text
 
-Searched = str | Path | Retriever
 SummaryModel = Policy | Summariser | str | Mapping[str, Any] | None
 _ROOM = 0.5
 _CLOSE = Output(max_pixels=1_000_000, format="PNG")

@@ -43,7 +43,7 @@ def search(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_error: OnError = "raise",
-    corpus: str | Path | Retriever = EMBEDDED,
+    corpus: str | Path | Mapping[str, Any] | Retriever = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
     engine: EngineName = "auto",
     k: int = 5,
@@ -73,8 +73,8 @@ def search(
         on_error: "raise" stops at a malformed row of a data set, naming its file and line; "skip" goes on and lists
             it in `env.tasks.skipped`.
         corpus: what is searched: "embedded"; a JSONL or Parquet file of documents, indexed once; "live:NAME", a live
-            engine ("live:brave"; "live:searxng:http://HOST:PORT", where it is elsewhere than usual); or a `Retriever`,
-            which the caller closes.
+            engine ("live:brave"; "live:searxng:http://HOST:PORT", where it is elsewhere than usual), or {"live": NAME,
+            "rate": searches a second, ...} with its options; or a `Retriever`, which the caller closes.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
         k: results of a search.

@@ -23,32 +23,50 @@ EMBEDDED = "embedded"
 LIVE = "live:"
 
 
-def as_retriever(
-    corpus: str | Path | Retriever, engine: EngineName = "auto", columns: Mapping[str, Any] | None = None
-) -> Retriever:
-    """What is searched: "embedded"; a live engine by its name, "live:NAME", and where it is, "live:NAME:URL"; a file of
-    documents; or a retriever as it is.
+Searched = str | Path | Mapping[str, Any] | Retriever
+
+
+def as_retriever(corpus: Searched, engine: EngineName = "auto", columns: Mapping[str, Any] | None = None) -> Retriever:
+    """What is searched.
+
+    Args:
+        corpus: "embedded"; a live engine by its name, "live:NAME", and where it is, "live:NAME:URL", or as
+            {"live": NAME} with options of `make_engine` ("rate", "base_url"); a file of documents; or a retriever.
+        engine: of a corpus.
+        columns: of a file.
 
     Raises:
         UnknownNameError: no such file or engine.
         UsageError: columns of what is no file.
         MissingExtraError: a package that it needs is not installed.
     """
-    own = corpus if isinstance(corpus, str) else ""
-    if columns and (own == EMBEDDED or own.startswith(LIVE) or not isinstance(corpus, (str, Path))):
+    live: Retriever | None = _live(corpus)
+    is_file = isinstance(corpus, (str, Path)) and corpus != EMBEDDED and live is None
+    if columns and not is_file:
         raise UsageError("corpus_columns are those of a file of documents: give corpus=FILE")
+    if live is not None:
+        return live
     if not isinstance(corpus, (str, Path)):
-        return corpus
-    if own == EMBEDDED:
+        return corpus  # type: ignore[return-value]  # the mappings are gone
+    if corpus == EMBEDDED:
         return embedded_corpus(engine)
-    if own.startswith(LIVE):
-        name, _, url = own.removeprefix(LIVE).partition(":")
-        live: Any = make_engine(name, **({"base_url": url} if url else {}))
-        return live  # type: ignore[no-any-return]  # pyright takes its class variable for no property
     if not Path(corpus).suffix and not Path(corpus).exists():
         live_names = (f"{LIVE}{name}" for name in ENGINES)
         raise UnknownNameError("corpus", str(corpus), (EMBEDDED, "FILE.jsonl", "FILE.parquet", *live_names))
     return open_corpus(corpus, columns=columns, engine=engine)
+
+
+def _live(corpus: Searched) -> Any:
+    """The live engine that is meant; None for anything else."""
+    if isinstance(corpus, str) and corpus.startswith(LIVE):
+        name, _, url = corpus.removeprefix(LIVE).partition(":")
+        return make_engine(name, **({"base_url": url} if url else {}))
+    if isinstance(corpus, Mapping):
+        options = dict(corpus)
+        if "live" not in options:
+            raise UsageError(f"corpus={options!r:.80}: the name of a live engine is missing, for instance live='brave'")
+        return make_engine(str(options.pop("live")), **options)
+    return None
 
 
 def search_tools(

@@ -18,7 +18,7 @@ from agentenv.envs.search.questions import KINDS
 from agentenv.envs.search.sources import as_retriever
 from agentenv.envs.search.tasks import search_steps, search_tasks
 from agentenv.envs.zoom.vocabulary import side
-from agentenv.errors import MissingExtraError, UnknownNameError, UsageError
+from agentenv.errors import ConfigError, MissingExtraError, UnknownNameError, UsageError
 from agentenv.policy.scripted import ScriptedPolicy
 from agentenv.rollout import play
 from agentenv.task import TaskSet
@@ -103,6 +103,10 @@ def test_what_decides_a_task_is_of_one_split() -> None:
         ({"corpus": "none.jsonl"}, UnknownNameError, "none.jsonl"),
         ({"corpus": "embeded"}, UnknownNameError, 'did you mean "embedded"'),
         ({"corpus": "live:brav"}, UnknownNameError, 'did you mean "brave"'),
+        ({"corpus": {"live": "brav"}}, UnknownNameError, 'did you mean "brave"'),
+        ({"corpus": {"live": "brave", "colour": 1}}, ConfigError, "colour"),
+        ({"corpus": {"live": "brave", "rate": 0}}, ConfigError, "more than 0"),
+        ({"corpus": {"name": "brave"}}, UsageError, "live='brave'"),
         ({"corpus_columns": {"text": "body"}}, UsageError, "corpus=FILE"),
         ({"columns": {"answer": "a"}}, UsageError, "source=FILE"),
         ({"on_error": "skipp"}, UnknownNameError, 'did you mean "skip"'),
@@ -163,6 +167,9 @@ def test_a_live_engine_by_name_opens_pages_of_the_open_web() -> None:
     engine = as_retriever("live:searxng:http://127.0.0.1:1234/s")
     assert isinstance(engine, ApiEngine)
     assert str(engine._base) == "http://127.0.0.1:1234/s"
+    slow = as_retriever({"live": "searxng", "base_url": "http://127.0.0.1:1234", "rate": 0.5})
+    assert isinstance(slow, ApiEngine)
+    assert [slow._client.turns.reserve("e.org") for _ in range(2)] == [0.0, pytest.approx(2.0, abs=0.1)]
 
 
 def test_pages_need_a_corpus() -> None:

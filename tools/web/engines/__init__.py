@@ -11,6 +11,7 @@ from typing import Any
 from agentenv.errors import ConfigError, UnknownNameError
 from agentenv.registry import load_object
 from agentenv.tools.web.engines.base import ApiEngine, LiveEngine, SearchFailed
+from agentenv.tools.web.rate import Rate
 
 ENGINES = {
     "brave": "agentenv.tools.web.engines.brave:Brave",
@@ -29,7 +30,8 @@ def make_engine(name: str, kind: str = "web", **options: Any) -> LiveEngine:
         name: "brave", "ddgs", "searxng", "serper" or "tavily". Keys are read from BRAVE_API_KEY, SERPER_API_KEY and
             TAVILY_API_KEY; the other two need none.
         kind: "web" for pages, "images" for pictures.
-        options: of the engine: `base_url`, `rate`, `patience`, `concurrency`; see `ApiEngine` and its class.
+        options: of the engine: `base_url`, `rate` (a `Rate`, or searches a second), `patience`, `concurrency`; see
+            `ApiEngine` and its class.
 
     Raises:
         UnknownNameError: there is no such engine.
@@ -38,6 +40,8 @@ def make_engine(name: str, kind: str = "web", **options: Any) -> LiveEngine:
     """
     if name not in ENGINES:
         raise UnknownNameError("search engine", name, ENGINES)
+    if isinstance(options.get("rate"), (int, float)):
+        options["rate"] = Rate(float(options["rate"]))
     try:
         engine: LiveEngine = load_object(ENGINES[name])(kind, **options)
     except TypeError as error:
