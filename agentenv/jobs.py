@@ -26,7 +26,9 @@ def chosen_tasks(tasks: TaskSet, wanted: int | Iterable[Task] | None) -> Sequenc
     if wanted is not None:
         return list(distinct(wanted))
     if tasks.infinite:
-        raise UsageError("the environment's tasks are endless: say how many to play, for instance tasks=100")
+        raise UsageError(
+            "the environment's tasks are endless: say how many to play, for instance tasks=100 (--tasks 100)"
+        )
     return _FirstTasks(tasks, len(tasks))
 
 

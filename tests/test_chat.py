@@ -291,7 +291,7 @@ def test_a_model_on_a_server_is_shown_the_picture_and_the_crop(sh: Shell) -> Non
 @pytest.mark.slow
 @pytest.mark.usefixtures("media")
 def test_a_small_local_model_chats_with_tools_by_name(sh: Shell) -> None:
-    policy = ("-p", f"transformers:{smollm_folder()}", "-P", "max_new_tokens=16")
+    policy = ("-p", f"transformers:{smollm_folder()}", "-P", "max_new_tokens=4", "--dialect", "hermes")
     told = sh("chat", *policy, "--tools", "web_search", "--out", "talk", typed="Where is Oslo?\nAnd Rome?\n/quit\n")
     (record,) = agentenv.load("talk")
     assert (told.code, record.policy.name) == (0, "transformers")

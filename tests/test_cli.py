@@ -341,7 +341,13 @@ def test_a_second_demo_replaces_the_first_and_nothing_beside_it(sh: Shell) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("json", "installed module"), ("1st", "cannot be the name"), ("class", "cannot be the name")]
+    ("name", "hint"),
+    [
+        ("json", "installed module"),
+        ("1st", "cannot be the name"),
+        ("class", "cannot be the name"),
+        ("mm-search", "comes with agentenv"),
+    ],
 )
 def test_new_refuses_names_that_would_not_work(sh: Shell, name: str, hint: str) -> None:
     told = sh("new", "env", name)

@@ -95,7 +95,8 @@ def chat(
         env: take the tools, the prompt and the limits of this environment instead.
         files: what the tools work on.
         system: the system prompt.
-        dialect: how calls are written (native by default: function calling of the server's API).
+        dialect: how calls are written (native by default: function calling of the server's API or of the model's chat
+            template; take hermes for a model whose template knows no tools).
         ask: ask before each call is run: yes, no, always, or edit its arguments.
         out: a run folder, to which the conversations are added; without it nothing is recorded.
         option: an option of the environment or, without --env, of the tools (frame, pictures, k, corpus_columns,

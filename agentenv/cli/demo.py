@@ -166,7 +166,7 @@ def _ending(record: Trajectory) -> str:
 def _export(runs: dict[str, Run], out: Path) -> dict[str, Path]:
     """What a trainer reads: SFT rows of the expert's right answers, and the weak policy's groups with advantages."""
     wanted: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-        "sft": ("expert", "reward >= 1", "trl-sft", {}),
+        "sft": ("expert", "reward >= 1", "trl-sft", {"on_loss": "note"}),
         "grpo": ("weak", "", "grpo-groups", {}),
     }
     folders = {}
@@ -213,12 +213,15 @@ def _where(out: Path, runs: dict[str, Run], exports: dict[str, Path], seconds: f
     rows += [("SFT rows (TRL, OpenAI style)", str(exports["sft"])), ("GRPO groups", str(exports["grpo"]))]
     rows += [(f"SFT rows of {name!r}", str(exports[f"sft-{name}"])) for name in _LOOKS if f"sft-{name}" in exports]
     common.say(f"\nAll of it is in {out}{os.sep} ({seconds:.1f} s):")
+    wide = max(len(what) for what, _ in rows)
     for what, where in rows:
-        common.say(f"  {what:<34} {where}")
+        common.say(f"  {what:<{wide}} {where}")
     common.say("Go on with:")
     common.say(f"  agentenv stats {shlex.quote(str(runs['weak'].path))}")
     common.say("  agentenv play table")
     for name in _LOOKS:
         if f"sft-{name}" in exports:
             common.say(f"  agentenv play {name}")
-    common.say("  agentenv chat --table FILE.csv --policy openai:MODEL --base-url URL")
+    common.say(
+        "  agentenv chat --table FILE.csv --policy openai:MODEL --base-url URL   (or --image, --video, --corpus)"
+    )

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from agentenv.cli import common
 from agentenv.errors import UsageError
+from agentenv.registry import BUILT_IN
 
 app = App(name="new", help="Write a new environment with its test.", default_parameter=Parameter(show_default=False))
 
@@ -40,7 +41,7 @@ def new_env(name: str, /, *, dir: Annotated[Path, Parameter()] = Path()) -> None
     for path in written:
         if path.exists():
             raise UsageError(f"{path} is there already; choose another name or another --dir")
-    _refuse_installed(module)
+    _refuse_taken(module)
     common.usable_folder(dir)
     dir.mkdir(parents=True, exist_ok=True)
     for path, template in written.items():
@@ -57,7 +58,9 @@ def _module_name(name: str) -> str:
     return module
 
 
-def _refuse_installed(module: str) -> None:
+def _refuse_taken(module: str) -> None:
+    if module in BUILT_IN or module.replace("_", "-") in BUILT_IN:
+        raise UsageError(f"{module!r} is the name of an environment that comes with agentenv; choose another one")
     if find_spec(module) is not None:
         raise UsageError(f"{module!r} is the name of an installed module, which yours would hide; choose another one")
 

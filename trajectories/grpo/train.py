@@ -373,16 +373,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     given = parser(__doc__ or "").parse_args(arguments)
     try:
-        config, options = given.config(), given.options()
+        config = given.config()
+        # What is played or trained on comes first: it is cheap to miss, and a model is not.
+        source: Any = load(given.source) if given.what == "sft" else make(given.source, **given.options())
         policy = TransformersPolicy(
             given.model, device=config.device, dtype=config.dtype, temperature=config.temperature,
             max_new_tokens=config.max_new_tokens, batch_size=config.play_batch,
         )  # fmt: skip
         if given.what == "sft":
-            run = load(given.source)
-            folder = sft(run.filter(given.where) if given.where else run, policy, config, resume=given.resume)
+            folder = sft(source.filter(given.where) if given.where else source, policy, config, resume=given.resume)
         else:
-            folder = grpo(make(given.source, **options), policy, config, resume=given.resume)
+            folder = grpo(source, policy, config, resume=given.resume)
     except AgentEnvError as error:
         sys.stderr.write(f"{error}\n")
         return 2 if isinstance(error, UsageError) else 1

@@ -327,6 +327,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "step 2: loss" in said.err
     assert main(["sft", str(tmp_path / "expert"), *common]) == 2
     assert "go on with --resume" in capsys.readouterr().err
+    assert main(["sft", str(tmp_path / "nowhere"), "--model", "nowhere", *common[2:]]) == 2
+    assert "there is no run" in capsys.readouterr().err  # told before any model is looked for
     assert main(["sft", str(tmp_path / "expert"), *common, "--lora", "two"]) == 2
     assert "lora" in capsys.readouterr().err
     assert main(["sft", str(tmp_path / "expert"), *common, "--rules", "masked"]) == 2
