@@ -25,6 +25,8 @@ from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Task, Text
 
 SummaryModel = Policy | Summariser | str | Mapping[str, Any] | None
+WHOLE = "<img>"
+"""How MMSearch-R1 and DeepMMSearch-R1 write all of the picture."""
 _ROOM = 0.5
 _CLOSE = Output(max_pixels=1_000_000, format="PNG")
 
@@ -82,6 +84,12 @@ def expert(
         return replace(task, evidence={**task.evidence, "steps": steps})
 
     return with_steps
+
+
+def whole_picture(tool: str, argument: str) -> Callable[[Task], list[dict[str, Any]]]:
+    """The first step of an expert who searches with all of the picture."""
+    step = {"tool": tool, "arguments": {argument: WHOLE}, "thought": "I do not know what this is; I search for it."}
+    return lambda task: [step]
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------

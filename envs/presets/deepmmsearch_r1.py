@@ -23,6 +23,7 @@ from agentenv.envs.presets._web import (
     searched_pictures,
     summary_of,
     text_search,
+    whole_picture,
 )
 from agentenv.envs.rewards import JudgeModel, judged, normal, tag_format
 from agentenv.envs.rewards.search import evidence_found
@@ -38,7 +39,7 @@ from agentenv.tools.search.corpus import EngineName
 from agentenv.trajectory import Trajectory
 from agentenv.types import Task
 
-IMAGE, TEXT, WHOLE = "img_search", "text_search", "<img>"
+IMAGE, TEXT = "img_search", "text_search"
 TAGS = ("reason", IMAGE, TEXT, "answer")
 KINDS = ("only-emblem", "emblem-population", "emblem-state", "emblem-capital", "emblem-largest")
 GIVE_UP = "Unable to answer due to lack of relevant information"
@@ -131,7 +132,7 @@ def deepmmsearch_r1(
     by_text = text_search(retriever, TEXT, "plain", k=k, excerpt=excerpt, summary=summary, sentences="10-12")
     return compose(
         id="deepmmsearch-r1",
-        tasks=asked(tasks.map(expert(retriever, TEXT, whole_picture)), FORM),
+        tasks=asked(tasks.map(expert(retriever, TEXT, whole_picture(IMAGE, "what"))), FORM),
         tools=[by_picture, by_text],
         dialect="tags",
         dialect_options={
@@ -165,11 +166,6 @@ def deepmmsearch_r1(
         bind=bound,
         texts=Texts(force=FORCE),
     )
-
-
-def whole_picture(task: Task) -> list[dict[str, Any]]:
-    """The step of an expert who searches with the picture."""
-    return [{"tool": IMAGE, "arguments": {"what": WHOLE}, "thought": "I do not know what this is; I search for it."}]
 
 
 def _grounder(ground: Ground) -> Grounder:

@@ -23,6 +23,7 @@ from agentenv.envs.presets._web import (
     searched,
     searched_pictures,
     text_search,
+    whole_picture,
 )
 from agentenv.envs.rewards import JudgeModel, judged, tag_format, tool_used
 from agentenv.envs.rewards.search import evidence_found
@@ -40,7 +41,7 @@ from agentenv.tools.search.corpus import EngineName
 from agentenv.trajectory import Trajectory
 from agentenv.types import Task
 
-IMAGE, TEXT, WHOLE = "image_search", "text_search", "<img>"
+IMAGE, TEXT = "image_search", "text_search"
 KINDS = ("only-emblem", "emblem-population", "emblem-state")
 GIVE_UP = "Unable to answer due to lack of relevant information"
 SHOWN = Output(max_pixels=672 * 672)
@@ -134,7 +135,7 @@ def mmsearch_r1(
     text = text_search(retriever, TEXT, "mmsearch", k=k, excerpt=excerpt, summary=summary, sentences="5 or fewer")
     return compose(
         id="mmsearch-r1",
-        tasks=asked(tasks.map(expert(retriever, TEXT, whole_picture)), FORM, SHOWN),
+        tasks=asked(tasks.map(expert(retriever, TEXT, whole_picture(IMAGE, "picture"))), FORM, SHOWN),
         tools=[_image_search(pictures, k), text],
         dialect="tags",
         dialect_options={
@@ -162,11 +163,6 @@ def mmsearch_r1(
         render_mode=render_mode,
         bind=bound,
     )
-
-
-def whole_picture(task: Task) -> list[dict[str, Any]]:
-    """The step of an expert who searches with the picture."""
-    return [{"tool": IMAGE, "arguments": {"picture": WHOLE}, "thought": "I do not know what this is; I search for it."}]
 
 
 def _image_search(pictures: str | Path | ImageRetriever, k: int) -> Tool:

@@ -140,9 +140,14 @@ def test_a_missing_picture_skips_its_episode(tmp_path: Path) -> None:
 
 def test_text_that_looks_like_a_picture_skips_its_episode(tmp_path: Path) -> None:
     """Outside text is neutralised before a policy sees it; what the policy writes itself is not."""
-    for number, text in enumerate(("<|image_pad|>", "<image>", "a [IMG] b", "<|vision_start|>")):
+    for number, text in enumerate(("<|image_pad|>", "<image>", "a [IMG] b", "<|vision_start|>", "<img>a.jpg</img>")):
         _, report = export([shot(1, answer=text)], tmp_path / str(number))
         assert [reason for _, reason in report.skipped] == ["a text in it would be taken for a picture"]
+
+
+def test_the_name_that_search_systems_have_for_the_picture_is_text(tmp_path: Path) -> None:
+    rows, _ = export([shot(1, answer="<search><img></search>")], tmp_path)
+    assert "<img>" in str(rows[0]["messages"][-1])
 
 
 def test_pictures_that_the_policy_did_not_see_skip_the_episode(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ _ENDINGS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "imag
 _ENDINGS |= {"video/mp4": "mp4", "video/x-matroska": "mkv", "video/webm": "webm", "video/mp2t": "ts"}
 _ENDINGS |= {"video/x-msvideo": "avi", "video/quicktime": "mov", "video/mpeg": "mpg"}
 
-# What processors of vision models replace by pixels. In a text, it would take the pixels of the next picture.
+# What processors of vision models replace by pixels. In a text, it would take the pixels of the next picture. <img>
+# alone is no such thing (it is how MMSearch-R1 and DeepMMSearch-R1 name the picture); with an address in it, it is.
 _TAKEN_FOR_PIXELS = re.compile(
-    r"<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad|image|video|image_\d+)\|>|</?(?:image|img|video)>"
+    r"<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad|image|video|image_\d+)\|>|</?(?:image|video)>|<img>[^<]{1,4096}</img>"
     r"|<(?:start|end)_of_image>|<image_soft_token>|<IMG_CONTEXT>|\[IMG(?:_BREAK|_END)?\]"
 )
 
