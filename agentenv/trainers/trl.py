@@ -57,7 +57,8 @@ class TRLSpec:
 
     Raises:
         UsageError: the tasks are endless and no number was given.
-        ConfigError: TRL is of a version that was not tested.
+        ConfigError: TRL is of a version that was not tested, or its loop cannot read the calls that the environment's
+            own prompts teach.
         MissingExtraError: TRL is not installed.
     """
 
@@ -76,7 +77,7 @@ class TRLSpec:
         if check_version:
             require("trl", TESTED, "trl")
         made = world(env, options)
-        self.env = in_dialect(made, "native", answer_tag=answer_tag) if native else made
+        self.env = _native(made, answer_tag) if native else made
         self.native = native
         self.tasks = {task.id: task for task in chosen(self.env, tasks)}
         self.info = PolicyInfo("trl", settings={"loop": "environment_factory" if native else "rollout_func"})
@@ -199,3 +200,19 @@ class TRLSpec:
                 log_metric(name, sum(found) / len(found))
         if log_extra is not None:
             log_extra("stop_reason", [record.stop_reason for record in records])
+
+
+def _native(env: Env, answer_tag: str) -> Env:
+    """The environment in the dialect of TRL's own loop.
+
+    Raises:
+        ConfigError: its prompts teach tags that no template's parser reads, so that the first turn would be the last.
+    """
+    spec = env.env_spec
+    if spec.dialect not in ("native", "hermes") and spec.dialect_options.get("block") == "":
+        raise ConfigError(
+            f"the prompts of {spec.id!r} teach calls in a form of their own (dialect {spec.dialect!r}), and TRL's own"
+            " loop reads only function calls as the model's template writes them. Give native=False and a Rollouts,"
+            " which takes text only; with pictures, train it in verl, OpenRLHF, SkyRL or ms-swift"
+        )
+    return in_dialect(env, "native", answer_tag=answer_tag)

@@ -67,7 +67,9 @@ class TRLPolicy(TokenPolicy):
     async def sample(self, request: Request) -> Sampled:
         """Sample one turn in the trainer's next batch, and cut it behind the dialect's stop string."""
         if request.media:
-            raise ConfigError("TRL takes no pictures from a rollout function: use TRLSpec(native=True)")
+            raise ConfigError(
+                "TRL takes no pictures from a rollout function: use TRLSpec(native=True), or another trainer"
+            )
         row = await self._batcher.run(Job(list(request.prompt.ids), request.seed, request.stop))
         return Sampled(row.ids, row.logprobs or None, row.finish, str(self._trainer.state.global_step))
 
