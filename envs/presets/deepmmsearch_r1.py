@@ -171,9 +171,7 @@ def deepmmsearch_r1(
 def _grounder(ground: Ground) -> Grounder:
     if ground is None:
         return everything
-    if isinstance(ground, (Policy, str, Mapping)):
-        return PolicyGrounder(ground)
-    return ground
+    return ground if callable(ground) and not isinstance(ground, Policy) else PolicyGrounder(ground)
 
 
 def everything(file: bytes, words: str) -> tuple[int, int, int, int]:

@@ -35,6 +35,7 @@ from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.sources import EMBEDDED, chosen
 from agentenv.envs.sights.stage import FIRST_VIEW
 from agentenv.envs.zoom.toolbox import zoom_steps
+from agentenv.errors import UsageError
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits, Texts
 from agentenv.task import OnError, TaskSet
@@ -155,6 +156,8 @@ def geovista(
     options = {"seed": seed, "split": split, "cache": cache}
     if source == PLACES:
         options["difficulty"] = difficulty
+        if difficulty not in (1, 2):
+            raise UsageError(f"difficulty is 1 or 2 here, not {difficulty!r}: harder ones need a search by picture")
     tasks = chosen(source, PLACES, geo_tasks, options, DATASETS, columns, on_error)
     retriever = searched(corpus, engine, corpus_columns)
     view = HIDING if source == PLACES else SHOWN

@@ -133,10 +133,14 @@ def judged(
 
 
 def model_of(policy: Policy | str | Mapping[str, Any]) -> Policy:
-    """The policy that an option names: as `judged` takes it."""
-    if isinstance(policy, Policy):
-        return policy
-    given = {"name": policy} if isinstance(policy, str) else dict(policy)
+    """The policy that an option names: as `judged` takes it.
+
+    Raises:
+        UsageError: it is no policy and names none.
+    """
+    if not isinstance(policy, Mapping):
+        return make_policy(policy)
+    given = dict(policy)
     return make_policy(given.pop("name", ""), **given)
 
 

@@ -9,7 +9,7 @@ import agentenv
 from agentenv.envs.presets._web import searched, summary_of, text_search
 from agentenv.envs.presets.deepmmsearch_r1 import GIVE_UP
 from agentenv.envs.presets.geovista import HINT
-from agentenv.errors import ConfigError, UnknownNameError
+from agentenv.errors import ConfigError, UnknownNameError, UsageError
 from agentenv.media import media_store
 from agentenv.policy import ScriptedPolicy
 from agentenv.spec import Texts
@@ -322,6 +322,16 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     for name, option in (("search-r1", "recipe"), ("geovista", "recipe"), ("mmsearch-r1", "variant")):
         with pytest.raises(UnknownNameError, match=option):
             made(name, tmp_path, **{option: "none"})
+    for name, option, value in (
+        ("geovista", "judge", 5),
+        ("deepmmsearch-r1", "ground", 5),
+        ("mmsearch-r1", "summary", 5),
+    ):
+        with pytest.raises(UsageError, match="a policy is"):
+            made(name, tmp_path, **{option: value})
+    for difficulty in (3, None):
+        with pytest.raises(UsageError, match="1 or 2 here"):
+            agentenv.make("geovista", difficulty=difficulty)
     with pytest.raises(UnknownNameError, match="engine"):
         searched("live:none")
     with pytest.raises(UnknownNameError, match=r"texts\.unused"):
