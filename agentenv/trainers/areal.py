@@ -13,9 +13,14 @@ from areal.api import ModelRequest, RolloutWorkflow
 
 from agentenv.policy.exact import Request, Sampled
 from agentenv.policy.wire import content
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.exact import Rollout, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
+
+TESTED = ("1.0.4", "1.1.0")
+"""The versions of AReaL whose signatures this adapter follows: the lowest, and the first that is too new."""
+loaded_by("areal", TESTED)
 
 
 def areal_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from os import PathLike
@@ -183,13 +185,39 @@ def require(package: str, tested: tuple[str, str], extra: str) -> str:
         found = version(package)
     except PackageNotFoundError:
         raise MissingExtraError(package, extra, f"this adapter of {package}") from None
+    _within(package, found, tested, "give check_version=False")
+    return found
+
+
+@cache
+def loaded_by(package: str, tested: tuple[str, str]) -> None:
+    """As `require`, for an adapter that the trainer loads itself, so that nobody can give it an argument.
+
+    A trainer that runs from a folder, not installed, has no version to be held against. Where the environment variable
+    AGENTENV_CHECK_VERSION is 0, any version passes.
+
+    Args:
+        package: the trainer's name on the package index.
+        tested: the lowest version, and the first one that is too new.
+
+    Raises:
+        ConfigError: it is too old or too new.
+    """
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        return
+    if os.environ.get("AGENTENV_CHECK_VERSION") != "0":
+        _within(package, found, tested, "set AGENTENV_CHECK_VERSION=0")
+
+
+def _within(package: str, found: str, tested: tuple[str, str], way_out: str) -> None:
     low, high = tested
     if not _numbers(low) <= _numbers(found) < _numbers(high):
         raise ConfigError(
             f"{package} {found} was not tested with this adapter, which wants >={low},<{high}: install such a version,"
-            " or give check_version=False and compare the loss mask of a few samples yourself"
+            f" or {way_out} and compare the loss mask of a few samples yourself"
         )
-    return found
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -13,8 +13,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentenv.errors import ConfigError
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, rows
 from agentenv.types import Task
+
+TESTED = ("0.4.0", "0.5.0")
+"""The versions of NeMo-Gym whose signatures this adapter follows: the lowest, and the first that is too new."""
 
 
 def nemo_gym_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
@@ -45,7 +49,12 @@ class AgentEnvGym:
     session_state: dict[str, Any]
 
     async def reset(self, metadata: dict[str, Any], session_id: str | None = None) -> tuple[str | None, dict[str, Any]]:
-        """Start the episode that a row names. Its opening stands in the row already, so there is no observation."""
+        """Start the episode that a row names. Its opening stands in the row already, so there is no observation.
+
+        Raises:
+            ConfigError: NeMo-Gym is of a version that was not tested.
+        """
+        loaded_by("nemo-gym", TESTED)
         session = Session(metadata, "nemo-gym")
         session.begin()
         self.session_state[str(session_id)] = session

@@ -24,8 +24,13 @@ from pydantic import Field
 from agentenv.env import Env
 from agentenv.errors import UsageError
 from agentenv.registry import make
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, Turn, check_dialect
 from agentenv.types import Task
+
+TESTED = ("0.3.0", "0.4.0")
+"""The versions of OpenEnv that this adapter was run with: the lowest, and the first that is too new."""
+loaded_by("openenv-core", TESTED)
 
 
 class TurnAction(Action):  # type: ignore[misc]  # openenv is not followed by mypy

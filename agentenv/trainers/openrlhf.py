@@ -16,9 +16,14 @@ from typing import Any
 from openrlhf.utils.agent import AgentExecutorBase
 
 from agentenv.policy.exact import Request, Sampled
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.exact import Rollout, pictures, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
+
+TESTED = ("0.11.2", "0.12.0")
+"""The versions of OpenRLHF that this adapter was run with: the lowest, and the first that is too new."""
+loaded_by("openrlhf", TESTED)
 
 _ALONG_TOKENS = ("mm_token_type_ids", "token_type_ids")  # the trainer makes them anew from the ids
 

@@ -13,8 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, converse, rows
 from agentenv.types import Task
+
+TESTED = ("0.3.0", "0.4.0")
+"""The versions of rLLM whose signatures this adapter follows: the lowest, and the first that is too new."""
 
 
 def rllm_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
@@ -37,7 +41,9 @@ async def flow(task: Any, config: Any) -> Any:
 
     Raises:
         InfrastructureError: the episode could not be scored.
+        ConfigError: rLLM is of a version that was not tested.
     """
+    loaded_by("rllm", TESTED)
     from openai import AsyncOpenAI
     from rllm.types import Episode, Step, Trajectory
 

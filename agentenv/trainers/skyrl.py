@@ -13,8 +13,13 @@ from typing import Any
 
 from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput, ConversationType
 
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, rows
 from agentenv.types import Task
+
+TESTED = ("0.4.0", "0.5.0")
+"""The versions of SkyRL's gym that this adapter was run with: the lowest, and the first that is too new."""
+loaded_by("skyrl-gym", TESTED)
 
 NAME = "agentenv"
 

@@ -12,9 +12,13 @@ from typing import Any
 from agentenv.errors import InfrastructureError, PolicyError
 from agentenv.policy.exact import Request, Sampled
 from agentenv.policy.wire import content
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.exact import Rollout, Sample, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
+
+TESTED = ("0.4.0", "0.5.0")
+"""The versions of slime whose signatures this adapter follows: the lowest, and the first that is too new."""
 
 _ALONG_TOKENS = ("mm_token_type_ids", "token_type_ids")
 
@@ -40,7 +44,9 @@ async def generate(args: Any, sample: Any, sampling_params: dict[str, Any]) -> A
 
     Raises:
         InfrastructureError: the episode could not be scored.
+        ConfigError: slime is of a version that was not tested.
     """
+    loaded_by("slime", TESTED)
     from slime.rollout.sglang_rollout import GenerateState
     from slime.utils.http_utils import post
 

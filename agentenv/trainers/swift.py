@@ -17,8 +17,13 @@ from swift.infer_engine.protocol import RolloutInferRequest
 from swift.rewards.orm import ORM, orms
 from swift.rollout.multi_turn import MultiTurnScheduler, multi_turns
 
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, Turn, rows
 from agentenv.types import StopReason, Task
+
+TESTED = ("4.6.0", "4.7.0")
+"""The versions of ms-swift that this adapter was run with: the lowest, and the first that is too new."""
+loaded_by("ms-swift", TESTED)
 
 NAME = "agentenv"
 _MARKERS = re.compile("<(image|video|audio)>")

@@ -19,7 +19,12 @@ import verifiers.v1 as vf
 from openai import APIStatusError, AsyncOpenAI
 from pydantic import Field
 
+from agentenv.trainers.common import loaded_by
 from agentenv.trainers.session import Session, Turn, converse, rows
+
+TESTED = ("0.4.0", "0.5.0")
+"""The versions of verifiers that this adapter was run with: the lowest, and the first that is too new."""
+loaded_by("verifiers", TESTED)
 
 
 class AgentEnvData(vf.TaskData):  # type: ignore[misc]  # verifiers is not followed by mypy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import sys
 import types
@@ -17,6 +19,7 @@ import agentenv
 from agentenv.errors import ConfigError, InfrastructureError
 from agentenv.policy import make_policy
 from agentenv.rollout import play
+from agentenv.trainers import common
 from agentenv.trainers.session import Session, converse, rows
 from tests.policy.chat_server import chat_server, completion
 from tests.tokens.qwen import qwen, templates
@@ -242,3 +245,36 @@ async def test_a_conversation_puts_stop_strings_back_and_sees_what_was_cut() -> 
             server.answer = completion("I was about to", "length")
             cut = await converse(Session(row["extra_info"], "tests"), client, "m")
     assert cut.info["stop_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("areal", "areal"), ("slime", "slime"), ("rllm", "rllm"), ("nemo_gym", "nemo-gym")]
+)
+async def test_another_version_of_the_trainer_is_refused(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {package: "0.0.1"}
+    monkeypatch.setattr(common, "version", versions.__getitem__)
+    common.loaded_by.cache_clear()
+    for key, value in {"ModelRequest": object, "RolloutWorkflow": object}.items():
+        stand_in(monkeypatch, "areal.api", **{key: value})
+
+    async def begun() -> None:
+        adapter = importlib.import_module(f"agentenv.trainers.{name}")
+        if name == "nemo_gym":
+            await adapter.AgentEnvGym().reset({})
+        elif name != "areal":  # that one is held to it when it is imported
+            await {"slime": lambda: adapter.generate(None, None, {}), "rllm": lambda: adapter.flow(None, None)}[name]()
+
+    sys.modules.pop("agentenv.trainers.areal", None)
+    with pytest.raises(ConfigError, match=rf"{package} 0\.0\.1 was not tested .* set AGENTENV_CHECK_VERSION=0"):
+        await begun()
+    monkeypatch.setenv("AGENTENV_CHECK_VERSION", "0")
+    with contextlib.suppress(Exception):  # whatever comes of no arguments, it is not the version
+        await begun()
+    common.loaded_by.cache_clear()
+    sys.modules.pop("agentenv.trainers.areal", None)
+
+
+def test_a_trainer_that_is_not_installed_has_no_version() -> None:
+    common.loaded_by("surely-not-there", ("1", "2"))
