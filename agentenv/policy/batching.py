@@ -1,4 +1,4 @@
-"""Gathers calls that come in at once into batches, and runs those in one worker thread."""
+"""Gathers calls that come in at once, and works on them in one thread: batch by batch, or joining those that run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -19,13 +20,15 @@ class Job(Struct, frozen=True):
     """A turn to sample: the prompt's token ids, a seed, strings at which to stop, and tensors beside the ids.
 
     Those that end in "token_type_ids" have the shape (1, tokens of the prompt); the others have what belongs to the
-    prompt's images along their first axis, such as `pixel_values` and `image_grid_thw`.
+    prompt's images along their first axis, such as `pixel_values` and `image_grid_thw`. `media` names what they were
+    made of: jobs with the same prompt and media have the same tensors.
     """
 
     prompt: list[int]
     seed: int
     stop: tuple[str, ...] = ()
     tensors: dict[str, Any] | None = None
+    media: tuple[str, ...] = ()
 
 
 class Row(Struct, frozen=True):
@@ -40,28 +43,27 @@ class Row(Struct, frozen=True):
 _Waiting = tuple[Job, "Future[Row]"]
 
 
-class Batcher:
-    """Runs jobs in batches.
+class Worker(ABC):
+    """A thread that works on jobs, at most `size` at once.
 
     Args:
-        work: samples a batch; called in the worker thread only.
-        size: most jobs in a batch.
+        size: most jobs at once.
         wait: seconds to wait for more jobs after the first.
 
     The thread starts with the first job and ends with `close`, after which a further job starts another one.
     """
 
-    def __init__(self, work: Callable[[Sequence[Job]], Sequence[Row]], size: int, wait: float) -> None:
-        self._work, self._size, self._wait = work, size, wait
+    def __init__(self, size: int, wait: float) -> None:
+        self._size, self._wait = size, wait
         self._jobs: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     async def run(self, job: Job) -> Row:
-        """The job's result. A job that is cancelled before its batch begins is not run.
+        """The job's result. A job that is cancelled before its work begins is not run.
 
         Raises:
-            PolicyError: the batch failed.
+            PolicyError: the work failed.
         """
         future: Future[Row] = Future()
         self._jobs.put((job, future))
@@ -79,19 +81,15 @@ class Batcher:
             self._jobs.put(None)
             thread.join()
 
+    @abstractmethod
     def _serve(self) -> None:
-        while True:
-            first = self._jobs.get()
-            if first is None:
-                return
-            batch, ended = self._gather(first)
-            self._finish(batch)
-            if ended:
-                return
+        """Work until there is None among the jobs, and what came before it is done."""
 
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        batch, ends = [first], time.monotonic() + self._wait
-        while len(batch) < self._size:
+    def _gather(self, most: int, wait: float) -> tuple[list[_Waiting], bool]:
+        """At most so many jobs that come in within `wait` seconds, and whether they were the last."""
+        batch: list[_Waiting] = []
+        ends = time.monotonic() + wait
+        while len(batch) < most:
             try:
                 job = self._jobs.get(timeout=max(0.0, ends - time.monotonic()))
             except queue.Empty:
@@ -101,6 +99,34 @@ class Batcher:
             batch.append(job)
         return batch, False
 
+    def _begin(self) -> tuple[list[_Waiting], bool]:
+        """The next jobs, however long it takes until there is one, and whether they were the last."""
+        first = self._jobs.get()
+        if first is None:
+            return [], True
+        more, ended = self._gather(self._size - 1, self._wait)
+        return [first, *more], ended
+
+
+class Batcher(Worker):
+    """Runs jobs in batches, one after the other.
+
+    Args:
+        work: samples a batch; called in the worker thread only.
+        size: most jobs in a batch.
+        wait: seconds to wait for more jobs after the first.
+    """
+
+    def __init__(self, work: Callable[[Sequence[Job]], Sequence[Row]], size: int, wait: float) -> None:
+        super().__init__(size, wait)
+        self._work = work
+
+    def _serve(self) -> None:
+        ended = False
+        while not ended:
+            batch, ended = self._begin()
+            self._finish(batch)
+
     def _finish(self, batch: list[_Waiting]) -> None:
         wanted = [(job, future) for job, future in batch if future.set_running_or_notify_cancel()]
         if not wanted:
@@ -109,7 +135,92 @@ class Batcher:
             rows = self._work([job for job, _ in wanted])
         except Exception as error:  # whatever a model raises is this batch's failure, not the thread's end
             for _, future in wanted:
-                future.set_exception(PolicyError(f"the local model failed: {type(error).__name__}: {error}"))
+                future.set_exception(_failure(error))
             return
         for (_, future), row in zip(wanted, rows, strict=True):
             future.set_result(row)
+
+
+class Stepper(Protocol):
+    """What samples turns a token at a time; each is known by the number that `join` gave it."""
+
+    def join(self, jobs: Sequence[Job]) -> list[int]:
+        """Take in more turns, whose prompts are computed now. Where it raises, none of them is in."""
+
+    def step(self) -> list[tuple[int, Row]]:
+        """Sample one more token of each turn; those that have ended with it are given, and gone."""
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Let go of turns."""
+
+
+class Joiner(Worker):
+    """Runs jobs as they come: a job joins those that run already between two of their tokens.
+
+    Args:
+        stepper: samples; called in the worker thread only.
+        size: most jobs at once.
+        wait: seconds to wait for more jobs after the first, where none runs.
+
+    A job that is cancelled is dropped before the next token.
+    """
+
+    def __init__(self, stepper: Stepper, size: int, wait: float) -> None:
+        super().__init__(size, wait)
+        self._stepper = stepper
+        self._running: dict[int, Future[Row]] = {}
+
+    def _serve(self) -> None:
+        ended = False
+        while self._running or not ended:
+            batch: list[_Waiting] = []
+            if not self._running:
+                batch, ended = self._begin()
+            elif not ended:
+                batch, ended = self._gather(self._size - len(self._running), 0.0)
+            self._take_in(batch)
+            self._advance()
+
+    def _take_in(self, batch: list[_Waiting]) -> None:
+        wanted = [(job, future) for job, future in batch if not future.cancelled()]
+        if not wanted:
+            return
+        try:
+            numbers = self._stepper.join([job for job, _ in wanted])
+        except Exception as error:  # those that run already go on
+            for _, future in wanted:
+                _settle(future, error)
+            return
+        self._running |= zip(numbers, (future for _, future in wanted), strict=True)
+
+    def _advance(self) -> None:
+        called_off = [number for number, future in self._running.items() if future.cancelled()]
+        try:
+            self._let_go(called_off)
+            for number, row in self._stepper.step() if self._running else ():
+                _settle(self._running.pop(number), row)
+        except Exception as error:
+            running, self._running = self._running, {}
+            self._stepper.drop(list(running))
+            for future in running.values():
+                _settle(future, error)
+
+    def _let_go(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self._running[number]
+        if numbers:
+            self._stepper.drop(numbers)
+
+
+def _settle(future: Future[Row], found: Row | Exception) -> None:
+    """Give the result to whoever still waits for it."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if isinstance(found, Row):
+        future.set_result(found)
+    else:
+        future.set_exception(_failure(found))
+
+
+def _failure(error: Exception) -> PolicyError:
+    return PolicyError(f"the local model failed: {type(error).__name__}: {error}")

@@ -39,13 +39,14 @@ class Sampler:
         self.ends = ends_of(model, tokenizer) | frozenset(ends)
         self.banned = [token for token in banned if token not in self.ends]
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.ends, default=0)
+        self._warpers = _warpers(top_p, top_k)
         self.context: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
         """Tokens that prompt and turn may have together."""
 
     def sample(self, jobs: Sequence[Job]) -> list[Row]:
         """One row a job, in their order. Runs in the worker thread."""
         rows: dict[int, Row] = {}
-        for places in _joinable(jobs):
+        for places in joinable(jobs):
             rows |= zip(places, self._sample([jobs[place] for place in places]), strict=True)
         return [rows[place] for place in range(len(jobs))]
 
@@ -53,8 +54,8 @@ class Sampler:
         import torch
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-        ids, mask = self._padded(jobs)
-        draw = _Draw(self, jobs, self.model.device)
+        ids, mask = self.padded(jobs)
+        draw = _Draw(self, jobs)
         until = _Until(self, jobs, ids.shape[1])
         limit = min(self.max_new_tokens, self.context - min(len(job.prompt) for job in jobs))
         config = GenerationConfig(
@@ -64,15 +65,16 @@ class Sampler:
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                **self._joined(jobs, ids.shape[1]),
+                **self.joined(jobs, ids.shape[1]),
                 generation_config=config,
                 logits_processor=LogitsProcessorList([draw]),
                 stopping_criteria=StoppingCriteriaList([until]),
             )
         made = out[:, ids.shape[1] :].tolist()
-        return [self._row(row, draw.logprobs[i], until.stopped[i]) for i, row in enumerate(made)]
+        return [self.row(row, draw.logprobs[i], until.stopped[i]) for i, row in enumerate(made)]
 
-    def _padded(self, jobs: Sequence[Job]) -> tuple[Any, Any]:
+    def padded(self, jobs: Sequence[Job]) -> tuple[Any, Any]:
+        """Prompts with padding before them, and the mask that tells the two apart; both (jobs, tokens)."""
         import torch
 
         width = max(len(job.prompt) for job in jobs)
@@ -81,7 +83,7 @@ class Sampler:
         device = self.model.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
-    def _joined(self, jobs: Sequence[Job], width: int) -> dict[str, Any]:
+    def joined(self, jobs: Sequence[Job], width: int) -> dict[str, Any]:
         """The tensors beside the ids: those along the tokens padded as the ids are, the others one after the other."""
         import torch
 
@@ -99,7 +101,57 @@ class Sampler:
             joined[name] = made.to(self.model.device)
         return joined
 
-    def _row(self, ids: list[int], logprobs: list[float], stopped: tuple[int, str] | None) -> Row:
+    def drawn(self, scores: Any, generators: Sequence[Any]) -> tuple[Any, Any]:
+        """Makes the greedy choice a sample: adds Gumbel noise from each row's own generator.
+
+        The largest of log p_i + g_i, with g_i standard Gumbel, is i with probability p_i (the "Gumbel-max trick";
+        Gumbel, Statistical Theory of Extreme Values, 1954). So rows need no common random state.
+
+        Args:
+            scores: of the model, shape (rows, vocabulary).
+            generators: one for each row.
+
+        Returns:
+            Scores of which the largest is the choice, of the same shape, and its log-probability, shape (rows,).
+        """
+        import torch
+
+        scores = scores.float() / (self.temperature or 1.0)
+        if self.banned:
+            scores[:, self.banned] = -torch.inf
+        for warper in self._warpers:
+            scores = warper(None, scores)
+        logprobs = torch.log_softmax(scores, dim=-1)
+        noisy = logprobs + _noise(logprobs, generators) if self.temperature else logprobs
+        return noisy, logprobs.gather(1, noisy.argmax(dim=-1, keepdim=True)).squeeze(1)
+
+    def generator(self, job: Job) -> Any:
+        """The source of randomness of a job."""
+        import torch
+
+        return torch.Generator(device=self.model.device).manual_seed(job.seed)
+
+    def stopped(self, job: Job, made: list[int]) -> str:
+        """Why a turn ends that so far is `made`: "stop" at a stop string, "length" at the context; "" where it goes on.
+
+        The prompt may hold stop strings: only what was sampled is looked at.
+        """
+        if job.stop:
+            # A token holds at least one byte, so the last so many tokens hold any stop string that the last one ended.
+            window = max(len(stop.encode()) for stop in job.stop) + 4
+            tail = self.tokenizer.decode(made[-window:], skip_special_tokens=False)
+            if any(stop in tail for stop in job.stop):
+                return "stop"
+        return "length" if len(job.prompt) + len(made) >= self.context else ""
+
+    def row(self, ids: list[int], logprobs: list[float], stopped: tuple[int, str] | None) -> Row:
+        """A turn out of what was sampled, cut behind its end.
+
+        Args:
+            ids: as they were sampled.
+            logprobs: one for each.
+            stopped: after how many it was stopped, and why.
+        """
         count, finish = stopped or (len(ids), "length")
         for index, token in enumerate(ids[:count]):
             if token in self.ends:
@@ -112,80 +164,55 @@ class Sampler:
 
 
 class _Draw:
-    """A logits processor that makes the greedy choice a sample: it adds Gumbel noise from each row's own generator.
+    """A logits processor that makes the greedy choice a sample, and keeps the log-probabilities of what was chosen."""
 
-    The largest of log p_i + g_i, with g_i standard Gumbel, is i with probability p_i (the "Gumbel-max trick"; Gumbel,
-    Statistical Theory of Extreme Values, 1954). So rows need no common random state.
-    """
-
-    def __init__(self, sampler: Sampler, jobs: Sequence[Job], device: Any) -> None:
-        import torch
-        from transformers import TopKLogitsWarper, TopPLogitsWarper
-
+    def __init__(self, sampler: Sampler, jobs: Sequence[Job]) -> None:
         self.sampler = sampler
-        self.generators = [torch.Generator(device=device).manual_seed(job.seed) for job in jobs]
+        self.generators = [sampler.generator(job) for job in jobs]
         self.logprobs: list[list[float]] = [[] for _ in jobs]
-        self.warpers: list[Any] = [TopKLogitsWarper(sampler.top_k)] if sampler.top_k else []
-        self.warpers += [TopPLogitsWarper(sampler.top_p)] if sampler.top_p < 1 else []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        import torch
-
-        temperature = self.sampler.temperature
-        scores = scores.float() / (temperature or 1.0)
-        if self.sampler.banned:
-            scores[:, self.sampler.banned] = -torch.inf
-        for warper in self.warpers:
-            scores = warper(input_ids, scores)
-        logprobs = torch.log_softmax(scores, dim=-1)
-        noisy = logprobs + self._noise(logprobs) if temperature else logprobs
-        chosen = logprobs.gather(1, noisy.argmax(dim=-1, keepdim=True)).squeeze(1).tolist()
-        for row, value in zip(self.logprobs, chosen, strict=True):
+        noisy, chosen = self.sampler.drawn(scores, self.generators)
+        for row, value in zip(self.logprobs, chosen.tolist(), strict=True):
             row.append(value)
         return noisy
 
-    def _noise(self, scores: Any) -> Any:
-        import torch
 
-        noise = torch.empty_like(scores)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        # A zero would win against every other token, even one that top_k has ruled out.
-        return -noise.clamp_(min=torch.finfo(noise.dtype).tiny).log()
+def _noise(scores: Any, generators: Sequence[Any]) -> Any:
+    import torch
+
+    noise = torch.empty_like(scores)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    # A zero would win against every other token, even one that top_k has ruled out.
+    return -noise.clamp_(min=torch.finfo(noise.dtype).tiny).log()
 
 
 class _Until:
-    """A stopping criterion that ends each row at its own stop strings and at the model's context.
-
-    It looks at what was sampled only: the prompt may hold stop strings.
-    """
+    """A stopping criterion that ends each row at its own stop strings and at the model's context."""
 
     def __init__(self, sampler: Sampler, jobs: Sequence[Job], width: int) -> None:
         self.sampler, self.jobs, self.width = sampler, jobs, width
         self.stopped: list[tuple[int, str] | None] = [None] * len(jobs)
-        # A token holds at least one byte, so the last so many tokens hold any stop string that the last one ended.
-        self.windows = [max((len(stop.encode()) for stop in job.stop), default=0) + 4 for job in jobs]
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         import torch
 
-        count = input_ids.shape[1] - self.width
+        made = input_ids[:, self.width :]
         for index, job in enumerate(self.jobs):
-            if self.stopped[index] is None:
-                self._look(index, job, input_ids[index, self.width :], count)
+            if self.stopped[index] is None and (why := self.sampler.stopped(job, made[index].tolist())):
+                self.stopped[index] = (made.shape[1], why)
         return torch.tensor([stopped is not None for stopped in self.stopped], device=input_ids.device)
 
-    def _look(self, index: int, job: Job, made: Any, count: int) -> None:
-        if job.stop:
-            tail = self.sampler.tokenizer.decode(made[-self.windows[index] :].tolist(), skip_special_tokens=False)
-            if any(stop in tail for stop in job.stop):
-                self.stopped[index] = (count, "stop")
-                return
-        if len(job.prompt) + count >= self.sampler.context:
-            self.stopped[index] = (count, "length")
+
+def _warpers(top_p: float, top_k: int) -> list[Any]:
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    made: list[Any] = [TopKLogitsWarper(top_k)] if top_k else []
+    return [*made, TopPLogitsWarper(top_p)] if top_p < 1 else made
 
 
-def _joinable(jobs: Sequence[Job]) -> list[list[int]]:
+def joinable(jobs: Sequence[Job]) -> list[list[int]]:
     """Which jobs can be sampled in one batch.
 
     Patches with a grid beside them say themselves whose they are. Other pixels are told apart by their shape, so a

@@ -1,14 +1,14 @@
-"""A policy that runs a local model with transformers, on CPU or GPU, in batches."""
+"""A policy that runs a local model with transformers, on CPU or GPU, many turns at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentenv.errors import ConfigError, MissingExtraError
-from agentenv.policy.batching import Batcher, Job
+from agentenv.policy.batching import Batcher, Job, Joiner, Worker
 from agentenv.policy.clips import need_torchvision
 from agentenv.policy.exact import Request, Sampled, TokenPolicy
 from agentenv.policy.options import check_choice, check_flags, check_number
@@ -21,16 +21,25 @@ from agentenv.trajectory import PolicyInfo
 from agentenv.types import Image, Observation, Video
 
 if TYPE_CHECKING:
+    from agentenv.policy.sampling import Sampler
     from agentenv.policy.vision import Sight
+
+Batching = Literal["auto", "continuous", "batches"]
 
 
 class TransformersPolicy(TokenPolicy):
     """Plays with a causal language model in this process.
 
-    Turns that are asked for at once are sampled in one batch, in one worker thread. The sampled token ids and their
-    log-probabilities are in every action; the ids are the truth, and the text is decoded from them. Each turn appends
-    to the tokens of those before, which stay as they were sampled. A model with a processor for images sees them, each
-    where it stands in the conversation; its tokens for pictures are never sampled. Other models are text-only.
+    Turns are sampled together, in one worker thread. A turn joins those that run already between two of their tokens,
+    leaves when it ends or is called off, and prompts that come in together and are the same, as those of a group are,
+    are computed once. Models that keep more of a turn than keys and values of its tokens (windows that slide, recurrent
+    states) are sampled in batches, each of which ends with its longest turn. (transformers' own continuous batching is
+    not used: it has one seed for all turns, no stop strings and no pictures.)
+
+    The sampled token ids and their log-probabilities are in every action; the ids are the truth, and the text is
+    decoded from them. Each turn appends to the tokens of those before, which stay as they were sampled. A model with a
+    processor for images sees them, each where it stands in the conversation; its tokens for pictures are never sampled.
+    Other models are text-only.
 
     Each row of a batch draws from a generator of its own, seeded by the episode's seed, the sample and the turn, so a
     turn does not depend on the rows beside it. What remains is rounding: kernels may add in another order for another
@@ -48,8 +57,9 @@ class TransformersPolicy(TokenPolicy):
         dtype: "auto" is float32 on the CPU and what the model was saved in elsewhere.
         max_new_tokens: most tokens in a turn.
         temperature: 0 is greedy. top_p, top_k: 1.0 and 0 leave all tokens in.
-        batch_size: most turns in a batch.
-        batch_wait: seconds to wait for more turns after the first.
+        batch_size: most turns at once.
+        batch_wait: seconds to wait for more turns after the first, where none runs.
+        batching: "continuous" as above, "batches" one after the other, or "auto": the first where the model is fit.
         gguf_file: the file in the folder, for a quantised model; it is dequantised when it is loaded.
         chat_template: instead of the tokenizer's own.
         native_dialect: where the environment's dialect is "native", the dialect in which this model writes calls.
@@ -58,8 +68,8 @@ class TransformersPolicy(TokenPolicy):
 
     Raises:
         MissingExtraError: torch or transformers is not installed, or torchvision where videos are to be shown.
-        ConfigError: the model cannot be loaded, has no chat template or one that rewrites earlier turns, or takes no
-            videos where it must.
+        ConfigError: the model cannot be loaded, has no chat template or one that rewrites earlier turns, takes no
+            videos where it must, or is not fit for continuous batching where that is asked for.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class TransformersPolicy(TokenPolicy):
         top_k: int = 0,
         batch_size: int = 16,
         batch_wait: float = 0.01,
+        batching: Batching = "auto",
         gguf_file: str | None = None,
         chat_template: str | None = None,
         native_dialect: str = "hermes",
@@ -94,9 +105,8 @@ class TransformersPolicy(TokenPolicy):
         check_number("image_cache_bytes", image_cache_bytes, 0, whole=True)
         check_flags(forks=forks)
         check_choice("video", video, get_args(VideoForm))
-        _needed()
-        if video == "video":
-            need_torchvision()
+        check_choice("batching", batching, get_args(Batching))
+        _needed(video)
         from agentenv.policy.sampling import Sampler, ends_of
 
         loaded = _loaded(model_or_path, tokenizer, processor, device, dtype, gguf_file, video)
@@ -114,10 +124,9 @@ class TransformersPolicy(TokenPolicy):
         sampling["max_new_tokens"] = max_new_tokens
         self._sampler = Sampler(self.model, self.tokenizer, **sampling, banned=banned, ends=renderer.ends)
         self.context = self._sampler.context
-        self._batcher = Batcher(self._sampler.sample, batch_size, batch_wait)
+        self._worker, how = _worker(self._sampler, self._sight is not None, batching, batch_size, batch_wait)
         settings = sampling | {"dtype": str(self.model.dtype), "device": str(self.model.device)}
-        settings["batch_size"] = batch_size
-        settings |= {"logprobs": "processed", **renderer.settings}
+        settings |= {"batch_size": batch_size, "batching": how, "logprobs": "processed", **renderer.settings}
         if self._sight:
             settings |= {"images": self._sight.settings, "video": video, "banned_tokens": list(banned)}
         self.info = PolicyInfo("transformers", name, settings, "ids_full")
@@ -136,14 +145,19 @@ class TransformersPolicy(TokenPolicy):
         return self.renderer.written(messages)
 
     async def close(self) -> None:
-        """Let the batch in hand finish and end the worker thread."""
-        await asyncio.to_thread(self._batcher.close)
+        """Let the turns in hand finish and end the worker thread."""
+        await asyncio.to_thread(self._worker.close)
 
     async def sample(self, request: Request) -> Sampled:
-        """Sample one turn in the next batch. A turn that is cancelled before its batch begins is not sampled."""
+        """Sample one turn. Where it is cancelled no more of its tokens are, or none where its batch has not begun.
+
+        Its version names both weights where they were changed meanwhile.
+        """
         version = self.version
         ids, tensors = await self._expanded(request.prompt, request.media)
-        row = await self._batcher.run(Job(ids, request.seed, request.stop, tensors))
+        media = tuple(map(_content, request.media))
+        row = await self._worker.run(Job(ids, request.seed, request.stop, tensors, media))
+        version = version if version == self.version else f"{version},{self.version}"
         return Sampled(row.ids, row.logprobs, row.finish, version, len(ids))
 
     async def _expanded(
@@ -167,12 +181,31 @@ class TransformersPolicy(TokenPolicy):
         return self._inputs(prompt, media_of(observation.messages))
 
 
-def _needed() -> None:
+def _content(part: Image | Video) -> str:
+    """What decides the tensors of a medium: an image's bytes, or which frames of a video are shown as at which times."""
+    return f"{part.frames} {part.times}" if isinstance(part, Video) else part.sha256
+
+
+def _worker(sampler: Sampler, sees: bool, batching: Batching, size: int, wait: float) -> tuple[Worker, str]:
+    """What samples, and how."""
+    from agentenv.policy.continuous import Continuous, unsupported
+
+    why = "" if batching == "batches" else unsupported(sampler.model, sees)
+    if batching == "continuous" and why:
+        raise ConfigError(f'batching="continuous": {why}; take batching="auto"')
+    if batching == "batches" or why:
+        return Batcher(sampler.sample, size, wait), "batches"
+    return Joiner(Continuous(sampler), size, wait), "continuous"
+
+
+def _needed(video: VideoForm) -> None:
     for package in ("torch", "transformers"):
         try:
             __import__(package)
         except ImportError:
             raise MissingExtraError(package, "local", "a local model") from None
+    if video == "video":
+        need_torchvision()
 
 
 def _loaded(

@@ -30,6 +30,7 @@ from tests.bench import (
     table_code,
     tables,
     token_truth,
+    turns,
     web,
     zoom_memory,
 )
@@ -38,7 +39,7 @@ from tests.bench.figure import ROOT, Figure, Group, Scale, shown
 ALL = (
     *(episodes.GROUP, endurance.WAITING, endurance.MEMORY, tables.GROUP),
     *(table_code.GROUP, imports.GROUP, zoom_memory.GROUP, clips.GROUP, searching.GROUP, web.GROUP),
-    *(batches.GROUP, token_truth.GROUP, install.GROUP),
+    *(batches.GROUP, token_truth.GROUP, turns.GROUP, install.GROUP),
 )
 GROUPS = {group.name: group for group in ALL}
 WORK = {name: work for group in ALL for name, work in group.work.items()}

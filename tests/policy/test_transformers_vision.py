@@ -22,7 +22,7 @@ from agentenv.errors import ConfigError, PolicyError
 from agentenv.media import MediaStore, decode, decode_cache, media_store
 from agentenv.policy import TransformersPolicy, make_policy
 from agentenv.policy.batching import Job
-from agentenv.policy.sampling import _joinable
+from agentenv.policy.sampling import joinable
 from agentenv.policy.vision import image_only
 from agentenv.tokens import check, expanded, flat, media, streams
 from agentenv.types import Action, Image, Message, Observation, Part, StopReason, Text, ToolCall, Video
@@ -180,10 +180,10 @@ def test_pixels_that_do_not_say_whose_they_are_are_not_mixed() -> None:
         Job([1], 0),
         job(pixel_values=(9, 8), image_grid_thw=(2, 3)),
     ]
-    assert _joinable(qwen) == [[0, 1, 2]]
+    assert joinable(qwen) == [[0, 1, 2]]
     shapes: list[tuple[int, ...]] = [(1, 2, 3, 8, 8), (1, 3, 3, 8, 8), (1, 2, 3, 8, 8)]
     others = [job(pixel_values=shape, token_type_ids=(1, index)) for index, shape in enumerate(shapes)]
-    assert _joinable([*others, job(token_type_ids=(1, 9)), Job([1], 0)]) == [[0, 2], [1], [3, 4]]
+    assert joinable([*others, job(token_type_ids=(1, 9)), Job([1], 0)]) == [[0, 2], [1], [3, 4]]
 
 
 PARTS = st.lists(
