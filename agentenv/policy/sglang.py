@@ -3,67 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
-from agentenv.errors import ConfigError, PolicyError
+from agentenv.errors import PolicyError
 from agentenv.policy.engine import refused
 from agentenv.policy.exact import Request, Sampled
-from agentenv.policy.http import Patience
-from agentenv.policy.vllm import ServerPolicy
+from agentenv.policy.vllm import ServerPolicy, gap, versions
 from agentenv.policy.wire import content
-from agentenv.trajectory import PolicyInfo
 
 
 class SGLangPolicy(ServerPolicy):
     """Plays through `POST /generate` of an SGLang server, by token ids.
 
-    The server gives log-probabilities of the distribution that it samples from where it was started with
-    `SGLANG_RETURN_ORIGINAL_LOGPROB` unset, its default. With images it must not tokenise again, which
-    `SGLANG_MM_AVOID_RETOKENIZE` (set by default) says; ids other than those that were sent are an error here.
+    The server gives log-probabilities of the distribution after the temperature and before top_p and top_k, which
+    records say, where it was started with `SGLANG_RETURN_ORIGINAL_LOGPROB` unset, its default; that is asked before the
+    first turn, as is which model it serves. It heeds seeds only if started with `--enable-deterministic-inference`.
+    With images it must not tokenise again, which `SGLANG_MM_AVOID_RETOKENIZE` (set by default) says; ids other than
+    those that were sent are an error here. Source of what is sent and read: the server of sglang 0.5.23; it was not run
+    here, since it has no build for CPUs on the package index.
 
-    Args:
-        model: the model that is served; its tokenizer is loaded from there unless `tokenizer` is given.
-        base_url: for instance "http://127.0.0.1:30000"; SGLANG_BASE_URL by default.
-        api_key_env: the environment variable that holds the key. It is read for each request and kept nowhere.
-        timeout: seconds for one attempt. deadline: seconds for all attempts of one turn. retries: further attempts.
-        concurrency: requests in flight at once; by default what the limit of open files allows.
-        options: see `agentenv.policy.engine.Engine`.
-
-    Raises:
-        ConfigError: no address is known, a setting is wrong, or tokenizer or chat template cannot be used.
+    Args and errors are those of `agentenv.policy.vllm.ServerPolicy`: `base_url` is for instance
+    "http://127.0.0.1:30000", or SGLANG_BASE_URL.
     """
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        *,
-        api_key_env: str = "SGLANG_API_KEY",
-        timeout: float = 600.0,
-        deadline: float = 1800.0,
-        retries: int = 5,
-        concurrency: int | None = None,
-        **options: Any,
-    ) -> None:
-        address = base_url or os.environ.get("SGLANG_BASE_URL", "")
-        if not address:
-            raise ConfigError("which server? Give base_url=..., or set SGLANG_BASE_URL")
-        patience = Patience(timeout=timeout, deadline=deadline, retries=retries)
-        super().__init__(model, address, api_key_env, patience, concurrency, options)
-        self.info = PolicyInfo("sglang", model, self.settings | {"base_url": self.client.shown_url}, "ids_full")
+    kind = "sglang"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of every engine; log-probabilities are of what is sampled from only where nothing is cut off."""
+        cut = self.engine.top_p < 1 or self.engine.top_k
+        return super().settings | ({"logprobs": "before top_p and top_k"} if cut else {})
 
     async def _look(self) -> None:
-        about = await self.client.get("get_model_info")
+        about = await self._told("model_info")
         if not isinstance(about, dict):
-            raise PolicyError(f"no SGLang server answers at {self.client.shown_url} (asked for get_model_info)")
-        server = await self.client.get("get_server_info")
+            raise PolicyError(f"no SGLang server answers at {self.client.shown_url} (asked for model_info)")
+        names = [str(about[key]) for key in ("served_model_name", "model_path") if about.get(key)]
+        if names and _last(self.model) not in map(_last, names):
+            raise refused(
+                f"the server does not serve the model {self.model!r} but {names[0]!r}: give that name, and"
+                " tokenizer=... where the tokenizer is not to be found by it"
+            )
+        server = await self._told("server_info")
         length = server.get("context_length") if isinstance(server, dict) else None
-        length = about.get("max_model_len") or about.get("context_length") or length
         if isinstance(length, int) and self.engine.context is None:
             self.context = length
         if self.renderer.eyes is not None and about.get("has_image_understanding") is False:
             raise refused(f"the model that {self.client.shown_url} serves takes no images")
+        await self._probe()
+
+    async def _told(self, path: str) -> Any:
+        """What the server says at a path, or below the name that the path had in earlier versions."""
+        found = await self.client.get(path)
+        return found if found is not None else await self.client.get(f"get_{path}")
+
+    async def _probe(self) -> None:
+        """Sample single tokens: are the log-probabilities of what is sampled from?"""
+        gaps = []
+        for temperature in (1.0, 0.5):
+            body: dict[str, Any] = {"input_ids": list(self.renderer.ends)[:1], "return_logprob": True}
+            body |= {"sampling_params": {"temperature": temperature, "max_new_tokens": 1}, "top_logprobs_num": 2}
+            answer, _ = await self.asked("generate", body)
+            listed = (_about(answer).get("output_top_logprobs") or [None])[0] or ()
+            gaps.append(gap([entry[0] for entry in listed if isinstance(entry, (list, tuple)) and entry]))
+        self._processed(gaps, "start it without SGLANG_RETURN_ORIGINAL_LOGPROB")
 
     async def _sample(self, request: Request) -> Sampled:
         body: dict[str, Any] = {"input_ids": list(request.prompt.ids), "sampling_params": self._params(request)}
@@ -71,9 +74,7 @@ class SGLangPolicy(ServerPolicy):
         if request.media:
             body["image_data"] = await asyncio.to_thread(self._images, request)
         answer, retries = await self.asked("generate", body)
-        about = answer.get("meta_info") if isinstance(answer, dict) else None
-        if not isinstance(about, dict):
-            raise PolicyError("the server's answer holds no meta_info")
+        about = _about(answer)
         self.seen(request, answer.get("prompt_token_ids", about.get("prompt_token_ids")))
         entries = about.get("output_token_logprobs")
         pairs = [entry for entry in entries or () if isinstance(entry, (list, tuple)) and len(entry) >= 2]
@@ -82,9 +83,10 @@ class SGLangPolicy(ServerPolicy):
         listed = answer.get("output_ids")
         if isinstance(listed, list) and listed != list(ids):
             raise refused(f"{self.model}: the server gave other token ids than it gave log-probabilities for")
-        return Sampled(
-            ids, logprobs, self._finish(about), self._version(about), int(about.get("prompt_tokens") or 0), retries
-        )
+        # Spans where weights changed in the middle of a turn, one name otherwise.
+        spans = about.get("weight_versions") or [{"version": about.get("weight_version")}]
+        version, counted = versions(spans, self.version), int(about.get("prompt_tokens") or 0)
+        return Sampled(ids, logprobs, self._finish(about), version, counted, retries)
 
     def _finish(self, about: dict[str, Any]) -> str:
         reason = about.get("finish_reason")
@@ -92,10 +94,6 @@ class SGLangPolicy(ServerPolicy):
         if kind not in ("stop", "length"):
             raise PolicyError(f"{self.model}: the server ended a turn with {kind!r}")
         return kind
-
-    def _version(self, about: dict[str, Any]) -> str:
-        said = about.get("weight_version")
-        return str(said) if said not in (None, "", "default") else self.version
 
     def _params(self, request: Request) -> dict[str, Any]:
         """Sampling parameters in SGLang's words."""
@@ -110,3 +108,15 @@ class SGLangPolicy(ServerPolicy):
         if not isinstance(items, list) or any(item["type"] != "image_url" for item in items):
             raise PolicyError("an SGLang server is given images; take video='frames'")
         return [item["image_url"]["url"] for item in items]
+
+
+def _about(answer: Any) -> dict[str, Any]:
+    about = answer.get("meta_info") if isinstance(answer, dict) else None
+    if not isinstance(about, dict):
+        raise PolicyError("the server's answer holds no meta_info")
+    return about
+
+
+def _last(name: str) -> str:
+    """A model's name without what it stands below."""
+    return name.rstrip("/").rsplit("/", 1)[-1]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import abstractmethod
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import aiohttp
 import msgspec
@@ -19,6 +20,7 @@ from agentenv.policy.wire import content
 from agentenv.trajectory import PolicyInfo
 
 Endpoint = Literal["auto", "generate", "completions"]
+_SERVER_OPTIONS = ("api_key_env", "timeout", "deadline", "retries", "concurrency")
 _GENERATE, _COMPLETIONS = "inference/v1/generate", "v1/completions"
 
 
@@ -26,27 +28,44 @@ class ServerPolicy(EnginePolicy):
     """Base of the policies behind a server that takes token ids.
 
     Args:
-        model: the model's name on the server.
-        base_url: for instance "http://127.0.0.1:8000"; an ending "/v1" is taken off.
-        key_variable: the environment variable that holds the key. It is read for each request and kept nowhere.
-        patience: how long to try.
+        model: the model's name on the server; its tokenizer is loaded from there unless `tokenizer` is given.
+        base_url: for instance "http://127.0.0.1:8000", an ending "/v1" is taken off; by default what the environment
+            variable says, VLLM_BASE_URL or SGLANG_BASE_URL.
+        api_key_env: the environment variable that holds the key, VLLM_API_KEY or SGLANG_API_KEY by default. It is read
+            for each request and kept nowhere.
+        timeout: seconds for one attempt. deadline: seconds for all attempts of one turn. retries: further attempts.
         concurrency: requests in flight at once; by default what the limit of open files allows.
         options: see `agentenv.policy.engine.Engine`.
+
+    Raises:
+        ConfigError: no address is known, a setting is wrong, or tokenizer or chat template cannot be used.
     """
+
+    kind = ""
+    """What records call the server."""
 
     def __init__(
         self,
         model: str,
-        base_url: str,
-        key_variable: str,
-        patience: Patience,
-        concurrency: int | None,
-        options: dict[str, Any],
+        base_url: str | None = None,
+        *,
+        api_key_env: str = "",
+        timeout: float = 600.0,
+        deadline: float = 1800.0,
+        retries: int = 5,
+        concurrency: int | None = None,
+        **options: Any,
     ) -> None:
+        prefix = self.kind.upper()
+        address = base_url or os.environ.get(f"{prefix}_BASE_URL", "")
+        if not address:
+            raise ConfigError(f"which server? Give base_url=..., or set {prefix}_BASE_URL")
         super().__init__(model, options)
-        address = base_url.rstrip("/").removesuffix("/v1")
-        self.client = Client(address, key_variable, patience, concurrency)
+        patience = Patience(timeout=timeout, deadline=deadline, retries=retries)
+        address = address.rstrip("/").removesuffix("/v1")
+        self.client = Client(address, api_key_env or f"{prefix}_API_KEY", patience, concurrency)
         self._ready: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        self.info = PolicyInfo(self.kind, model, self.settings | {"base_url": self.client.shown_url}, "ids_full")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.model} at {self.client.shown_url}>"
@@ -83,6 +102,26 @@ class ServerPolicy(EnginePolicy):
     async def _sample(self, request: Request) -> Sampled:
         """Sample one turn on a server that is known."""
 
+    def _processed(self, gaps: Sequence[float | None], cure: str) -> None:
+        """See that log-probabilities are those of what is sampled from.
+
+        Args:
+            gaps: how far the likeliest token is above the next one at the temperatures 1 and 0.5, in nats.
+            cure: what to change where they are those of the model before its temperature.
+
+        Raises:
+            PolicyError: they are.
+        """
+        plain, cool = gaps
+        if not 0 < self.engine.temperature != 1.0 or plain is None or cool is None:
+            return
+        if abs(cool - plain) < abs(cool - 2 * plain):
+            raise refused(
+                f"{self.model}: the server gives log-probabilities of the model before temperature, top_p and top_k,"
+                f" and turns are sampled with temperature {self.engine.temperature:g}: {cure}, or sample with"
+                " temperature 1"
+            )
+
     async def asked(self, path: str, body: dict[str, Any]) -> tuple[Any, int]:
         """The decoded answer to a request, and how many attempts came before."""
 
@@ -107,39 +146,21 @@ class VLLMPolicy(ServerPolicy):
     log-probabilities as they are needed; whatever is missing is an error that says what to change.
 
     Args:
-        model: the model's name on the server; its tokenizer is loaded from there unless `tokenizer` is given.
-        base_url: for instance "http://127.0.0.1:8000"; VLLM_BASE_URL by default.
-        api_key_env: the environment variable that holds the key. It is read for each request and kept nowhere.
+        model, base_url: see `ServerPolicy`.
         endpoint: "generate" or "completions"; "auto" takes the first where the server has it.
-        timeout: seconds for one attempt. deadline: seconds for all attempts of one turn. retries: further attempts.
-        concurrency: requests in flight at once; by default what the limit of open files allows.
-        options: see `agentenv.policy.engine.Engine`.
+        options: see `ServerPolicy`.
 
     Raises:
         ConfigError: no address is known, a setting is wrong, or tokenizer or chat template cannot be used.
     """
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        *,
-        api_key_env: str = "VLLM_API_KEY",
-        endpoint: Endpoint = "auto",
-        timeout: float = 600.0,
-        deadline: float = 1800.0,
-        retries: int = 5,
-        concurrency: int | None = None,
-        **options: Any,
-    ) -> None:
-        address = base_url or os.environ.get("VLLM_BASE_URL", "")
-        if not address:
-            raise ConfigError("which server? Give base_url=..., or set VLLM_BASE_URL")
-        check_choice("endpoint", endpoint, ("auto", "generate", "completions"))
-        patience = Patience(timeout=timeout, deadline=deadline, retries=retries)
-        super().__init__(model, address, api_key_env, patience, concurrency, options)
+    kind = "vllm"
+    more_options = (*_SERVER_OPTIONS, *ServerPolicy.more_options)
+
+    def __init__(self, model: str, base_url: str | None = None, *, endpoint: Endpoint = "auto", **options: Any) -> None:
+        check_choice("endpoint", endpoint, get_args(Endpoint))
+        super().__init__(model, base_url, **options)
         self._endpoint: str = endpoint
-        self.info = PolicyInfo("vllm", model, self.settings | {"base_url": self.client.shown_url}, "ids_full")
 
     # -- before the first turn ----------------------------------------------------------------------------------------
 
@@ -175,16 +196,7 @@ class VLLMPolicy(ServerPolicy):
             choice = _choice(answer)
             self.sampled(*_got(choice, self._endpoint))
             gaps.append(_gap(choice, self._endpoint))
-        if 0 < self.engine.temperature != 1.0 and None not in gaps:
-            wide, narrow = gaps[1], gaps[0]
-            assert wide is not None
-            assert narrow is not None
-            if abs(wide - narrow) < abs(wide - 2 * narrow):
-                raise refused(
-                    f"{self.model}: the server gives log-probabilities of the model before temperature, top_p and"
-                    f" top_k, and turns are sampled with temperature {self.engine.temperature:g}: start it with"
-                    " --logprobs-mode processed_logprobs, or sample with temperature 1"
-                )
+        self._processed(gaps, "start it with --logprobs-mode processed_logprobs")
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
@@ -199,7 +211,14 @@ class VLLMPolicy(ServerPolicy):
         finish = str(choice.get("finish_reason") or "stop")
         if finish not in ("stop", "length"):
             raise PolicyError(f"{self.model}: the server ended a turn with {finish!r}")
-        return Sampled(ids, logprobs, finish, self._version(choice), _prompt_tokens(answer), retries)
+        return Sampled(
+            ids,
+            logprobs,
+            finish,
+            versions(choice.get("weight_versions"), self.version),
+            _prompt_tokens(answer),
+            retries,
+        )
 
     def _written(self, ids: list[int], sampling: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
@@ -222,12 +241,6 @@ class VLLMPolicy(ServerPolicy):
         items = content(request.media, self.engine.media)
         assert isinstance(items, list)
         return [{"type": item["type"], "url": item[item["type"]]["url"]} for item in items]
-
-    def _version(self, choice: dict[str, Any]) -> str:
-        spans = choice.get("weight_versions") or ()
-        named = [str(span.get("version")) for span in spans if isinstance(span, dict) and span.get("version")]
-        said = [name for name in dict.fromkeys(named) if name != "default"]  # what vLLM calls weights that nobody named
-        return ",".join(said) or self.version
 
 
 def _choice(answer: Any) -> dict[str, Any]:
@@ -262,8 +275,20 @@ def _gap(choice: dict[str, Any], endpoint: str) -> float | None:
         values = list(top.values()) if isinstance(top, dict) else []
     else:
         values = [entry.get("logprob") for entry in (_entries(choice) or [{}])[0].get("top_logprobs", ())]
+    return gap(values)
+
+
+def gap(values: Sequence[Any]) -> float | None:
+    """How far the largest log-probability is above the next one; None where there are no two, or hardly apart."""
     best = sorted((value for value in values if isinstance(value, (int, float))), reverse=True)[:2]
     return best[0] - best[1] if len(best) == 2 and best[0] - best[1] > 0.01 else None
+
+
+def versions(spans: Any, otherwise: str) -> str:
+    """Which weights sampled a turn, as a server's spans of it say, joined by commas where there are several."""
+    named = [str(span.get("version")) for span in spans or () if isinstance(span, dict) and span.get("version")]
+    said = [name for name in dict.fromkeys(named) if name != "default"]  # what servers call weights that nobody named
+    return ",".join(said) or otherwise
 
 
 def _prompt_tokens(answer: dict[str, Any]) -> int:

@@ -12,8 +12,10 @@ import pytest
 from agentenv import tokens as t
 from agentenv.errors import ConfigError, MissingExtraError, PolicyError, UnknownNameError
 from agentenv.policy import SGLangPolicy, VLLMPolicy, make_policy
+from agentenv.policy.exact import Request
 from agentenv.rollout import play
-from agentenv.types import Action, Message, StopReason, Text, Video
+from agentenv.tokens.conversation import Prompt
+from agentenv.types import Action, Message, StopReason, Text, Tokens, Video
 from tests.policy.tiny import tiny
 from tests.policy.tiny_vision import picture, tiny_vision
 from tests.policy.token_server import TokenServer, token_server
@@ -163,10 +165,20 @@ async def test_what_sglang_gives_otherwise_is_refused() -> None:
             (lambda a: a["meta_info"].update(finish_reason={"type": "abort"}), "ended a turn with 'abort'"),
             (lambda a: a.pop("meta_info"), "holds no meta_info"),
         ):
-            server.spoil = change
+            server.spoil = lambda answer, change=change: change(answer) if "prompt_token_ids" in answer else None
             with pytest.raises(PolicyError, match=why):
                 await policy.act(seen())
         await policy.close()
+        for info, why in (
+            ({"served_model_name": "god"}, "does not serve the model 'good' but 'god': give that name, and tokenizer"),
+            ({"model_path": "x/good", "has_image_understanding": False}, "takes no images"),
+        ):
+            server.info = info
+            seeing = policy_of(server, SGLangPolicy, tokenizer=tiny_vision("qwen3-vl")[1])
+            with pytest.raises(PolicyError, match=why) as caught:
+                await seeing.act(seen())
+            assert caught.value.permanent
+            await seeing.close()
         server.info = None
         lost = policy_of(server, SGLangPolicy)
         with pytest.raises(PolicyError, match="no SGLang server answers"):
@@ -177,19 +189,51 @@ async def test_what_sglang_gives_otherwise_is_refused() -> None:
 async def test_logprobs_before_the_temperature_are_found_out() -> None:
     async with token_server(ids_of("ab")) as server:
         server.raw = True
-        for scale_out in (True, False):
+        for scale_out, kind, cure in (
+            (True, VLLMPolicy, "--logprobs-mode processed_logprobs"),
+            (False, VLLMPolicy, "--logprobs-mode processed_logprobs"),
+            (False, SGLangPolicy, "without SGLANG_RETURN_ORIGINAL_LOGPROB"),
+        ):
             server.scale_out = scale_out
-            cool = policy_of(server, temperature=0.6)
-            with pytest.raises(PolicyError, match="--logprobs-mode processed_logprobs"):
+            cool = policy_of(server, kind, temperature=0.6)
+            with pytest.raises(PolicyError, match=cure):
                 await cool.act(seen())
             await cool.close()
         plain = policy_of(server)
         assert (await plain.act(seen())).token_ids
         await plain.close()
         server.raw = False
-        cool = policy_of(server, temperature=0.6)
-        assert (await cool.act(seen())).token_ids
-        await cool.close()
+        for kind in (VLLMPolicy, SGLangPolicy):
+            cool = policy_of(server, kind, temperature=0.6)
+            assert (await cool.act(seen())).token_ids
+            await cool.close()
+
+
+async def test_sglang_says_its_context_and_which_weights_sampled() -> None:
+    def spans(answer: dict[str, Any]) -> None:
+        said = [{"version": name, "start": n, "end": n + 1} for n, name in enumerate(("w1", "w2"))]
+        answer["meta_info"]["weight_versions"] = said
+
+    async with token_server(ids_of("ab")) as server:
+        policy = policy_of(server, SGLangPolicy, context=None, top_p=0.9, max_tokens=7)
+        assert (await policy.act(seen(tools=()))).version == "step-4"
+        assert policy.context == 128
+        assert policy.info.settings["logprobs"] == "before top_p and top_k"
+        server.spoil = spans
+        action = await policy.begin(task(), seed=3).act(seen(tools=(), stop=("x",)))
+        assert action.version == "w1,w2"
+        asked = server.turns[-1]["sampling_params"]
+        assert (asked["stop"], asked["top_p"], asked["max_new_tokens"]) == (["x"], 0.9, 7)
+        assert asked["sampling_seed"] < 2**31
+        server.spoil = lambda answer: answer["meta_info"].update(weight_version="default")
+        policy.version = "mine"
+        assert (await policy.act(seen(tools=()))).version == "mine"
+        await policy.close()
+        other = policy_of(server, SGLangPolicy, media=lambda sha256: b"a frame")
+        film = Video("ab" * 32, "video/mp4", 8, 8, 1.0, 2.0, frames=("cd" * 32,), times=(1.0,))
+        with pytest.raises(PolicyError, match="an SGLang server is given images; take video='frames'"):
+            other._images(Request(Prompt((1,), (), Tokens((1,)), 1), (film,), 0, (), ""))
+        await other.close()
 
 
 async def test_a_wrong_model_and_no_server_are_said() -> None:

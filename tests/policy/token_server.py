@@ -20,7 +20,8 @@ class TokenServer:
         self.spoil: Callable[[dict[str, Any]], None] = lambda answer: None
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.models: Any = {"data": [{"id": "good", "max_model_len": 128}]}
-        self.info: Any = {"model_path": "good", "max_model_len": 128}
+        self.info: Any = {"model_path": "/models/good", "served_model_name": "good", "has_image_understanding": True}
+        self.server: Any = {"context_length": 128}
 
     @property
     def url(self) -> str:
@@ -30,7 +31,8 @@ class TokenServer:
     def turns(self) -> list[dict[str, Any]]:
         """The requests for turns: those that are no probes."""
         bodies = [body for _, body in self.requests if body]
-        return [body for body in bodies if body.get("sampling_params", body).get("max_tokens") != 1]
+        asked = [(body, body.get("sampling_params", body)) for body in bodies]
+        return [body for body, params in asked if 1 not in (params.get("max_tokens"), params.get("max_new_tokens"))]
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """vLLM's `/inference/v1/generate`."""
@@ -65,8 +67,10 @@ class TokenServer:
             "finish_reason": {"type": "stop"},
             "weight_version": "step-4",
         }
-        about |= {"prompt_tokens": len(given), "prompt_token_ids": given}
-        return self._answer({"text": "?", "output_ids": self.says, "meta_info": about})
+        top = self._top(body)[: body.get("top_logprobs_num", 0)]
+        about |= {"prompt_tokens": len(given), "output_top_logprobs": [[[one["logprob"], 7, None] for one in top]]}
+        answer = {"text": "?", "output_ids": self.says, "meta_info": about}
+        return self._answer(answer | ({"prompt_token_ids": given} if body.get("return_prompt_token_ids") else {}))
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
@@ -95,6 +99,9 @@ class TokenServer:
     async def model_info(self, request: web.Request) -> web.Response:
         return web.json_response(self.info) if self.info else web.Response(status=404)
 
+    async def server_info(self, request: web.Request) -> web.Response:
+        return web.json_response(self.server) if self.server else web.Response(status=404)
+
 
 @asynccontextmanager
 async def token_server(says: list[int]) -> AsyncIterator[TokenServer]:
@@ -104,7 +111,8 @@ async def token_server(says: list[int]) -> AsyncIterator[TokenServer]:
     app.router.add_post("/v1/completions", server.completions)
     app.router.add_post("/generate", server.sglang)
     app.router.add_get("/v1/models", server.list_models)
-    app.router.add_get("/get_model_info", server.model_info)
+    app.router.add_get("/model_info", server.model_info)
+    app.router.add_get("/get_server_info", server.server_info)  # as earlier versions call it
     runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
