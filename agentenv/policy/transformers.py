@@ -182,7 +182,7 @@ class TransformersPolicy(TokenPolicy):
 
 
 def _content(part: Image | Video) -> str:
-    """What decides the tensors of a medium: an image's bytes, or which frames of a video are shown as at which times."""
+    """What decides the tensors of a medium: an image's bytes, or the frames of a video and their times."""
     return f"{part.frames} {part.times}" if isinstance(part, Video) else part.sha256
 
 
