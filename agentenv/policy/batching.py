@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Job(Struct, frozen=True):
     seed: int
     stop: tuple[str, ...] = ()
     tensors: dict[str, Any] | None = None
-    media: tuple[str, ...] = ()
+    media: tuple[Hashable, ...] = ()
 
 
 class Row(Struct, frozen=True):

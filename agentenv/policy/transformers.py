@@ -12,6 +12,7 @@ from agentenv.policy.batching import Batcher, Job, Joiner, Worker
 from agentenv.policy.clips import need_torchvision
 from agentenv.policy.exact import Request, Sampled, TokenPolicy
 from agentenv.policy.options import check_choice, check_flags, check_number
+from agentenv.policy.vision import key_of
 from agentenv.policy.wire import Media, VideoForm
 from agentenv.tokens import Segment, expand
 from agentenv.tokens.conversation import Prompt, prompt_of
@@ -155,7 +156,7 @@ class TransformersPolicy(TokenPolicy):
         """
         version = self.version
         ids, tensors = await self._expanded(request.prompt, request.media)
-        media = tuple(map(_content, request.media))
+        media = tuple(map(key_of, request.media))
         row = await self._worker.run(Job(ids, request.seed, request.stop, tensors, media))
         version = version if version == self.version else f"{version},{self.version}"
         return Sampled(row.ids, row.logprobs, row.finish, version, len(ids))
@@ -179,11 +180,6 @@ class TransformersPolicy(TokenPolicy):
         observation = self._shown(observation)
         prompt = prompt_of(self.renderer, observation, forks=self.forks)
         return self._inputs(prompt, media_of(observation.messages))
-
-
-def _content(part: Image | Video) -> str:
-    """What decides the tensors of a medium: an image's bytes, or the frames of a video and their times."""
-    return f"{part.frames} {part.times}" if isinstance(part, Video) else part.sha256
 
 
 def _worker(sampler: Sampler, sees: bool, batching: Batching, size: int, wait: float) -> tuple[Worker, str]:

@@ -117,11 +117,11 @@ class Sight:
         Raises:
             PolicyError: it cannot be read, or the processor refuses it or miscounts.
         """
-        known = self._spans.get(_content(part))
+        known = self._spans.get(key_of(part))
         if known is None:
             if len(self._spans) >= _MOST_SPANS:
                 self._spans.clear()
-            known = self._spans[_content(part)] = self._span(part, self._made(part))
+            known = self._spans[key_of(part)] = self._span(part, self._made(part))
         return known
 
     def tensors(self, media: Sequence[Image | Video], spans: Sequence[MediaSpan], count: int) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Sight:
         def make() -> dict[str, Any]:
             return {key: self._kept(value) for key, value in self._processed(kind_of(part), [part]).items()}
 
-        found: dict[str, Any] = self.cache.get((kind_of(part), _content(part)), make, _bytes)
+        found: dict[str, Any] = self.cache.get((kind_of(part), key_of(part)), make, _bytes)
         return found
 
     def _processed(self, kind: str, media: Sequence[Image | Video], tokens: int = 0) -> dict[str, Any]:
@@ -207,7 +207,8 @@ def kind_of(part: Image | Video) -> str:
     return type(part).__name__.lower()
 
 
-def _content(part: Image | Video) -> Hashable:
+def key_of(part: Image | Video) -> Hashable:
+    """What decides the tensors of a medium."""
     return (part.frames, part.times) if isinstance(part, Video) else part.sha256
 
 

@@ -56,7 +56,8 @@ JOBS = st.builds(
 def test_whenever_turns_join_and_leave_they_are_what_they_are_alone(jobs: list[Job], data: st.DataObject) -> None:
     made = sampler()
     running = Continuous(made)
-    waiting, known, rows = [*jobs], {}, {}
+    waiting, known = [*jobs], dict[int, Job]()
+    rows: dict[int, tuple[Job, Row]] = {}
     while waiting or known:
         count = data.draw(st.integers(0 if known else 1, len(waiting))) if waiting else 0
         joined, waiting = waiting[:count], waiting[count:]
@@ -198,7 +199,7 @@ async def test_pictures_join_text_and_other_pictures(kind: str) -> None:
         Job(ids, seed, (), tensors, media)
         for seed, ((ids, tensors), media) in enumerate(zip(prepared, names, strict=True))
     ]
-    running, rows = Continuous(policy._sampler), {}
+    running, rows = Continuous(policy._sampler), dict[int, Row]()
     known: dict[int, Job] = {}
     for late in (jobs[:1], jobs[1:2], jobs[2:]):
         known |= zip(running.join(late), late, strict=True)

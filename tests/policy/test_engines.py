@@ -135,6 +135,11 @@ def aborted(answer: dict[str, Any]) -> None:
         answer["choices"][0]["finish_reason"] = "abort"
 
 
+def turns_only(change: Any) -> Any:
+    """The change, less in answers to probes."""
+    return lambda answer: change(answer) if "prompt_token_ids" in answer else None
+
+
 SPOILT: list[tuple[Any, str, bool]] = [
     (lacking("token_ids"), "the engine gave no token ids; nothing is computed from its text instead", True),
     (lacking("logprobs"), "the engine gave 0 log-probabilities for 1 tokens", True),
@@ -165,7 +170,7 @@ async def test_what_sglang_gives_otherwise_is_refused() -> None:
             (lambda a: a["meta_info"].update(finish_reason={"type": "abort"}), "ended a turn with 'abort'"),
             (lambda a: a.pop("meta_info"), "holds no meta_info"),
         ):
-            server.spoil = lambda answer, change=change: change(answer) if "prompt_token_ids" in answer else None
+            server.spoil = turns_only(change)
             with pytest.raises(PolicyError, match=why):
                 await policy.act(seen())
         await policy.close()
