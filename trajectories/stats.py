@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -63,6 +63,7 @@ class Stats(Struct):
         tools: by name.
         cost: US dollars, model and tools.
         search: how the policy searched; None where no episode did.
+        medians: of the components that are no shares (a distance in kilometres, say): those with values beyond -1 to 1.
     """
 
     episodes: int
@@ -83,6 +84,7 @@ class Stats(Struct):
     tools: dict[str, ToolStats]
     cost: float
     search: SearchStats | None = None
+    medians: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """The figures as JSON."""
@@ -100,6 +102,7 @@ def stats(run: Run) -> Stats:
     threshold = run.columns.threshold
     scores = [name for name in run.columns.names if name.startswith("score.")]
     means = {name.removeprefix("score."): interval(run.column(name)) for name in scores}
+    known = {name.removeprefix("score."): [v for v in run.column(name) if v is not None] for name in scores}
     return Stats(
         episodes=len(run),
         tasks=len(set(zip(run.column("env"), run.column("task_id"), strict=True))),
@@ -119,6 +122,7 @@ def stats(run: Run) -> Stats:
         tools=_tools(run),
         cost=math.fsum(run.column("cost")),
         search=search_stats(run),
+        medians={name: median(values) for name, values in known.items() if any(abs(value) > 1 for value in values)},
     )
 
 
@@ -201,7 +205,7 @@ def _lines(s: Stats) -> Iterable[str]:
     if s.reward:
         yield f"reward    {_shown(s.reward)}"
     for name, mean in s.scores.items():
-        yield f"  {name}: {_shown(mean)}"
+        yield f"  {name}: {_shown(mean)}" + (f", median {s.medians[name]:.4g}" if name in s.medians else "")
     if s.pass_at:
         yield "pass@k    " + "  ".join(f"{k}: {value:.3f}" for k, value in s.pass_at.items())
         yield "pass rate " + "  ".join(f"{name}: {count}" for name, count in s.pass_rates.items() if count)

@@ -7,10 +7,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agentenv.trajectories import Run
 from agentenv.trajectories.stats import interval, pass_at_k, percentiles
-from agentenv.trajectory import ToolRun
+from agentenv.trajectory import Score, ToolRun
 from tests.trajectories.records import record
 
 
@@ -38,6 +39,17 @@ def test_figures_of_a_run() -> None:
     assert "tool look: 7 calls, 14.3% errors (timeout 1), 0 cached" in text
     assert "67% with equal rewards" in text
     assert "cost      0.2170 USD" in text
+
+
+def test_what_is_no_share_has_a_median() -> None:
+    records = [record(f"t-{number}") for number in range(5)]
+    for one, km in zip(records, (0.5, 2.0, 40.0, 9000.0, None), strict=True):
+        assert one.outcome is not None
+        one.outcome = replace(one.outcome, rewards={"km": Score(km, 0.0), "near": Score(float((km or 9) < 3), 0.0)})
+    stats = Run(records).stats()
+    assert stats.medians == {"km": 21.0}
+    assert "normal, n=4, median 21" in str(stats)
+    assert json.loads(stats.to_json())["medians"] == {"km": 21.0}
 
 
 def test_an_empty_run_and_one_without_rewards() -> None:
