@@ -36,7 +36,7 @@ _ANGLE = (
     r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*(?:\u00b0\s*(?:(\d{1,2}(?:\.\d{1,12})?)\s*['\u2032\u2019]\s*"
     r"(?:(\d{1,2}(?:\.\d{1,12})?)\s*(?:[\"\u2033\u201d]|'')\s*)?)?)?"
 )
-_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\**$", re.MULTILINE)
+_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\*{0,2}$", re.MULTILINE)
 _PAIR = re.compile(rf"(?<![\d.]){_ANGLE}([NS]\b)?\s*(?:[,;/]\s*|(?<=[NS\s])){_ANGLE}([EW]\b)?(?![\d.])", re.IGNORECASE)
 _ALONE = re.compile(rf"{_ANGLE}([NSEW]\b)?", re.IGNORECASE)
 
@@ -118,7 +118,8 @@ def _fields(text: str) -> dict[str, str]:
         if isinstance(said, dict):
             inner = [value for value in said.values() if isinstance(value, dict)]
             return {_key(str(key)): _cell(value) for one in (*inner, said) for key, value in one.items()}
-    return {_key(found[1]): found[2] for found in _FIELD.finditer(text[:4000])}
+    lines = "\n".join(" ".join(line.split()) for line in text[:4000].splitlines() if line.strip())  # long gaps are slow
+    return {_key(found[1]): found[2] for found in _FIELD.finditer(lines)}
 
 
 def _key(text: str) -> str:
