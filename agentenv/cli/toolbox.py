@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agentenv.errors import DataError, UnknownNameError, UsageError
 from agentenv.registry import load_object
@@ -195,8 +196,6 @@ def attached(tables: Sequence[str], images: Sequence[str], videos: Sequence[str]
 
 
 def _with_overview(task: Task) -> Task:
-    from msgspec.structs import replace
-
     from agentenv.envs.table.overview import overview
 
     told: Part = Text(overview(task.tables, "schema"))

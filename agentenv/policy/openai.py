@@ -98,7 +98,7 @@ class OpenAIPolicy(Policy):
     ) -> None:
         address = base_url or os.environ.get("OPENAI_BASE_URL", "")
         if not address:
-            raise ConfigError("which server? Give base_url=..., or set OPENAI_BASE_URL")
+            raise ConfigError("which server? Give base_url=... (--base-url), or set OPENAI_BASE_URL")
         if api_key_env != "OPENAI_API_KEY" and not os.environ.get(api_key_env):
             raise ConfigError(f"the environment variable {api_key_env} is not set; it should hold the key")
         if capture not in ("text", "ids") or tool_media not in ("tool", "user"):

@@ -59,7 +59,7 @@ class ServerPolicy(EnginePolicy):
         prefix = self.kind.upper()
         address = base_url or os.environ.get(f"{prefix}_BASE_URL", "")
         if not address:
-            raise ConfigError(f"which server? Give base_url=..., or set {prefix}_BASE_URL")
+            raise ConfigError(f"which server? Give base_url=... (--base-url), or set {prefix}_BASE_URL")
         super().__init__(model, options)
         patience = Patience(timeout=timeout, deadline=deadline, retries=retries)
         address = address.rstrip("/").removesuffix("/v1")
