@@ -125,6 +125,9 @@ async def test_pictures_of_prompts_and_tools_reach_the_model(tmp_path: Path, mon
     pads = made._image_pad_token_id
     ids = [*batch["prompt_ids"].flatten().tolist(), *batch["completion_ids"].flatten().tolist()]
     assert ids.count(pads) == merged
+    kept = (batch["completion_mask"] * batch["tool_mask"]).bool()
+    for row, mask in zip(batch["completion_ids"], kept, strict=True):
+        assert made._tokenizer.decode(row[mask]) == "".join(turns), "only what was sampled is trained, and no picture"
 
 
 async def test_a_batch_in_which_no_tool_returned_a_picture(tmp_path: Path) -> None:
