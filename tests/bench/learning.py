@@ -35,11 +35,9 @@ class Study(Struct, frozen=True):
         model: makes the base model's folder, below the one that is given.
         expert: the policy whose episodes the cold start learns from.
         shown: how many of its episodes.
-        held_out: tasks of the split "test" that every model plays, with as many attempts as `attempts`.
-        attempts: at each of them.
+        held_out: tasks of the split "test" that every model plays, each once.
         cold: settings of the supervised training.
-        learn: settings of GRPO.
-        bare: steps of GRPO without a cold start.
+        learn: settings of GRPO, with and without a cold start.
     """
 
     env: Callable[[str], Env]
@@ -47,10 +45,8 @@ class Study(Struct, frozen=True):
     expert: Callable[[], agentenv.Policy]
     shown: int
     held_out: int
-    attempts: int
     cold: dict[str, Any]
     learn: dict[str, Any]
-    bare: int
 
 
 STUDIES = {"table": Study(**learning_table.STUDY), "zoom": Study(**learning_zoom.STUDY)}
@@ -61,9 +57,10 @@ class Bench:
 
     def __init__(self, study: Study, out: Path) -> None:
         self.study, self.out = study, out
-        self.results: dict[str, Any] = {}
+        self.held_out: dict[str, Any] = {}
 
     def run(self) -> dict[str, Any]:
+        """Train and measure what is not there yet; the results, as they stand in `results.json`."""
         study, out = self.study, self.out
         base = study.model(out)
         self.measure("base", base)
@@ -73,9 +70,13 @@ class Bench:
         self.measure("cold start", cold)
         both = self.trained("grpo", self.taught, cold, study.learn)
         self.measure("cold start, then GRPO", both)
-        bare = self.trained("grpo-only", self.taught, base, {**study.learn, "steps": study.bare})
+        bare = self.trained("grpo-only", self.taught, base, study.learn)
         self.measure("GRPO without a cold start", bare)
-        return self.results
+        settings = {name: getattr(study, name) for name in ("shown", "held_out", "cold", "learn")}
+        curves = {stage: curve(out / stage) for stage in ("grpo", "grpo-only")}
+        results = {"study": out.name, "settings": settings, "held_out": self.held_out, "curves": curves}
+        (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        return results
 
     def expert(self) -> Run:
         """Episodes of the reference policy, those that were right."""
@@ -112,7 +113,6 @@ class Bench:
             study.env("test"),
             self.policy(model, config),
             tasks=study.held_out,
-            group=study.attempts,
             concurrency=config.play_batch,
             seed=2,
             out=self.out / "held-out" / name.replace(" ", "-").replace(",", ""),
@@ -120,9 +120,8 @@ class Bench:
         )
         found = interval(run.column("reward"))
         assert found is not None
-        self.results[name] = {**msgspec.structs.asdict(found), "endings": run.stats().stop_reasons}
+        self.held_out[name] = {**msgspec.structs.asdict(found), "endings": run.stats().stop_reasons}
         print(f"== {name}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], n={found.n}", flush=True)
-        (self.out / "results.json").write_text(json.dumps(self.results, indent=2) + "\n")
 
 
 def curve(folder: Path, name: str = "reward") -> list[float]:
@@ -141,9 +140,9 @@ def main(given: Sequence[str] | None = None) -> None:
     if out.exists() and not options.resume:
         parser.error(f"{out} exists; go on with --resume, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    Bench(STUDIES[options.study], out).run()
-    for stage in ("grpo", "grpo-only"):
-        print(f"reward by step, {stage}:", " ".join(f"{value:.2f}" for value in curve(out / stage)))
+    results = Bench(STUDIES[options.study], out).run()
+    for stage, values in results["curves"].items():
+        print(f"reward by step, {stage}:", " ".join(f"{value:.2f}" for value in values))
 
 
 if __name__ == "__main__":

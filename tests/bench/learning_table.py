@@ -32,15 +32,13 @@ def expert() -> agentenv.Policy:
     return agentenv.make_policy("reference", say="nowhere")
 
 
-_COMMON = {"dtype": "bfloat16", "max_new_tokens": 48, "play_batch": 32, "row_tokens": 1100, "save_every": 2}
+_COMMON = {"dtype": "bfloat16", "max_new_tokens": 48, "play_batch": 32, "row_tokens": 1100, "save_every": 4}
 STUDY: dict[str, Any] = {
     "env": env,
     "model": model,
     "expert": expert,
     "shown": 64,
-    "held_out": 48,
-    "attempts": 1,
+    "held_out": 192,
     "cold": {**_COMMON, "steps": 8, "batch": 8, "learning_rate": 1e-4, "warmup": 3},
-    "learn": {**_COMMON, "steps": 12, "groups": 4, "group": 8, "learning_rate": 3e-5, "warmup": 2, "method": "rloo"},
-    "bare": 2,
+    "learn": {**_COMMON, "steps": 36, "groups": 8, "group": 4, "learning_rate": 3e-5, "warmup": 2, "method": "rloo"},
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 pytest.importorskip("torch", reason="the trainer needs torch (extra: local)")
 
 import agentenv
-from tests.bench import learning, learning_zoom
+from tests.bench import learning, learning_curves, learning_zoom
 from tests.policy.tiny import save_tiny
 from tests.trajectories.grpo.babble import babble
 
@@ -23,17 +24,18 @@ def test_four_models_are_measured_and_nothing_is_done_twice(tmp_path: Path, caps
         expert=lambda: agentenv.make_policy(lambda obs: "ab"),
         shown=4,
         held_out=4,
-        attempts=1,
         cold={**common, "batch": 2},
         learn={**common, "groups": 2, "group": 4},
-        bare=1,
     )
     (tmp_path / "base").mkdir()
     results = learning.Bench(study, tmp_path).run()
-    assert list(results) == ["base", "cold start", "cold start, then GRPO", "GRPO without a cold start"]
-    assert all(figure["low"] <= figure["mean"] <= figure["high"] for figure in results.values())
+    found = results["held_out"]
+    assert list(found) == ["base", "cold start", "cold start, then GRPO", "GRPO without a cold start"]
+    assert all(figure["low"] <= figure["mean"] <= figure["high"] for figure in found.values())
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert len(learning.curve(tmp_path / "grpo")) == 1
+    assert [len(curve) for curve in results["curves"].values()] == [1, 1]
+    svg = ElementTree.fromstring(learning_curves.drawn([results, results]))
+    assert len(svg.findall("{http://www.w3.org/2000/svg}polyline")) == 8
     capsys.readouterr()
     assert learning.Bench(study, tmp_path).run() == results
     assert "steps" not in capsys.readouterr().out
