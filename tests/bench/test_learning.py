@@ -15,6 +15,8 @@ from tests.bench import learning, learning_curves, learning_zoom
 from tests.policy.tiny import save_tiny
 from tests.trajectories.grpo.babble import babble
 
+LEARNED = Path(__file__).parent / "learned"
+
 
 def test_four_models_are_measured_and_nothing_is_done_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = {"max_new_tokens": 6, "play_batch": 8, "steps": 1}
@@ -47,3 +49,14 @@ def test_an_expert_solves_the_boards_and_the_first_view_shows_no_pattern() -> No
     assert {record.task.id for record in run} == {f"board-{10_000_000 + index}" for index in range(6)}
     views = [learning_zoom.seen_first(name) for name in learning_zoom.PATTERNS]
     assert max(abs(int(value) - views[0][0]) for view in views for value in view) <= 2
+
+
+def test_the_readme_tells_what_was_measured() -> None:
+    studies = [json.loads((LEARNED / f"{name}.json").read_text()) for name in ("table", "zoom")]
+    assert (LEARNED / "curves.svg").read_text() == learning_curves.drawn(studies)
+    readme = (LEARNED.parents[2] / "README.md").read_text()
+    for study in studies:
+        told = [f"{f['mean']:.2f} [{f['low']:.2f}, {f['high']:.2f}]" for f in study["held_out"].values()]
+        assert f"| {' | '.join(told)} |" in readme
+        given = learning.STUDIES[study["study"]]
+        assert study["settings"] == {name: getattr(given, name) for name in study["settings"]}
