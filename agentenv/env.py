@@ -66,7 +66,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
             `agentenv.media.EpisodeMedia` of the task's prompt and `question` its text.
         version: raised whenever the same actions may lead to another result.
         frame: the coordinate frame of all boxes, where there are any; it is part of the spec.
-        count: tokens of a message; an estimate by default (see `episode.estimate_tokens`).
+        count: tokens of a message; an estimate by default (see `rules.estimate_tokens`, `agentenv.tokens.counter`).
         seed: shuffles nothing by itself: the seed from which `reset` draws tasks.
         render_mode: "ansi" or None.
 

@@ -21,6 +21,7 @@ from agentenv.errors import ConfigError, UnknownNameError, UsageError, did_you_m
 if TYPE_CHECKING:
     from agentenv.cassette import Cassette
     from agentenv.env import Env
+    from agentenv.rules import TokenCount
 
 
 class Registration(Struct, frozen=True):
@@ -119,7 +120,13 @@ def _from_packages() -> dict[str, Registration]:
 
 
 def make(
-    id: str, /, *, cassette: str | PathLike[str] | Cassette | None = None, cassette_mode: str = "cache", **options: Any
+    id: str,
+    /,
+    *,
+    cassette: str | PathLike[str] | Cassette | None = None,
+    cassette_mode: str = "cache",
+    count: TokenCount | str | Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Env:
     """Make an environment by its name.
 
@@ -128,6 +135,10 @@ def make(
             `Env`.
         cassette: a folder in which tool results are recorded, or from which they come: see `agentenv.cassette`.
         cassette_mode: "record", "cache", "replay" or "verify".
+        count: tokens of a message, for limits on tokens. A model's folder or name, or the settings of
+            `agentenv.policy.rendering.load_counter` ({"model": ..., "chat_template": ...}), count exactly, media
+            included, and stand in the record; so does `agentenv.tokens.counter(policy)`, which is no plain data. By
+            default as the environment does, which mostly estimates.
         options: arguments of the environment's function; `agentenv info NAME` lists them.
 
     Raises:
@@ -150,11 +161,23 @@ def make(
     env = factory(**options)
     if not isinstance(env, _env_class()):
         raise UsageError(f"{registration.entry_point!r} made {type(env).__name__}, and an environment was wanted")
+    if count is not None:
+        env.rules.count = _token_count(count, env)
+        options["count"] = count
     if cassette is not None:
         from agentenv.cassette import open_cassette
 
         env.use_cassette(open_cassette(cassette, cassette_mode))
     return env.made_by(registration.id, registration.entry_point, _plain(options))
+
+
+def _token_count(count: TokenCount | str | Mapping[str, Any], env: Env) -> TokenCount:
+    if callable(count):
+        return count
+    from agentenv.policy.rendering import load_counter
+
+    settings = {"model": count} if isinstance(count, str) else dict(count)
+    return load_counter(tools=env.rules.specs if env.dialect.name == "native" else (), **settings)
 
 
 def _env_class() -> type[Env]:

@@ -119,12 +119,19 @@ class Rules:
         """How many characters of a text, from its beginning, have room in so many tokens."""
         if self.count is estimate_tokens:
             return min(len(text), 4 * tokens)
-        low, high = 0, len(text)
+        room = tokens + self.count(_result(""))  # what is written around a result is no part of it
+        low, high = 0, min(len(text), 4 * tokens + 4)
+        while high < len(text) and self.count(_result(text[:high])) <= room:
+            low, high = high, min(len(text), 2 * high)  # never the whole of a long text, which takes its time
         while low < high:
             middle = (low + high + 1) // 2
-            fits = self.count(Message("tool", (Text(text[:middle]),))) <= tokens
+            fits = self.count(_result(text[:middle])) <= room
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
+
+
+def _result(text: str) -> Message:
+    return Message("tool", (Text(text),))
 
 
 def with_handles(parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
 
 from agentenv.errors import ConfigError, PolicyError, did_you_mean
 from agentenv.policy.base import Policy
@@ -18,6 +19,8 @@ from agentenv.policy.http import Client, HTTPError, Patience, TransientError, de
 from agentenv.policy.options import check_choice, check_flags, check_number
 from agentenv.policy.stream import read_stream
 from agentenv.policy.wire import Address, Media, VideoForm, read_call, restored, video_reading, wire_messages
+from agentenv.tokens.conversation import context_of
+from agentenv.tokens.renderer import media_of
 from agentenv.trajectory import PolicyInfo
 from agentenv.types import Action, Observation, Task, Usage
 
@@ -60,7 +63,9 @@ class OpenAIPolicy(Policy):
             from leaving out frames beyond the 32nd and, where the conversation holds one clip, tell the frames' times;
             of several it counts each from 0, and only the window written before each says where it belongs.
         send_reasoning: pass earlier reasoning back, in the field from which it was read.
-        capture: "ids" asks for token ids and log-probabilities (vLLM, SGLang) and takes them as the truth.
+        capture: "ids" asks for token ids and log-probabilities (vLLM) and takes them as the truth. The ids of a prompt
+            without media are kept as well. The server tokenises the conversation anew for each turn: where its ids do
+            not go on with those that were sampled, the record says so and starts another stream.
         trust_env: use the proxy that HTTP_PROXY and its like name.
 
     Raises:
@@ -168,7 +173,8 @@ class OpenAIPolicy(Policy):
             if error.status in (400, 413, 422) and _TOO_LONG.search(error.text):
                 return Action("", finish_reason="length", seconds=time.perf_counter() - started)
             raise await self._explained(error) from None
-        return self._action(answer, stops, time.perf_counter() - started, retries)
+        action = self._action(answer, stops, time.perf_counter() - started, retries)
+        return self._exact(action, answer, observation) if self.capture == "ids" else action
 
     def _request(self, observation: Observation, native: bool, seed: int | None) -> dict[str, Any]:
         request: dict[str, Any] = {"model": self.model, **self._fixed}
@@ -214,7 +220,7 @@ class OpenAIPolicy(Policy):
             raise TransientError("its answer holds no choices")
         if not isinstance(choices[0].get("message"), dict):
             raise TransientError("its answer holds no message")
-        return {**choices[0], "usage": data.get("usage")}
+        return {**choices[0], "usage": data.get("usage"), "prompt_token_ids": data.get("prompt_token_ids")}
 
     def _action(self, choice: dict[str, Any], stops: tuple[str, ...], seconds: float, retries: int) -> Action:
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
@@ -223,18 +229,31 @@ class OpenAIPolicy(Policy):
             hit = choice.get("stop_reason", choice.get("matched_stop"))
             text = restored(text, stops, hit if isinstance(hit, str) else None)
         items = message.get("tool_calls") or ()
-        ids, logprobs = _tokens(choice) if self.capture == "ids" else (None, None)
         return Action(
             text,
             calls=tuple(map(read_call, items)),
             reasoning=self._reasoning(message),
             finish_reason=finish,
-            token_ids=ids,
-            logprobs=logprobs,
             usage=self._usage(choice.get("usage")),
             seconds=seconds,
             retries=retries,
         )
+
+    def _exact(self, action: Action, choice: dict[str, Any], observation: Observation) -> Action:
+        """The turn with its ids, and those of its prompt where the server tells them and no media stand in it."""
+        ids, logprobs = _tokens(choice)
+        if ids is None:
+            error = PolicyError(
+                f"{self.model}: the server gave no token ids, for which capture='ids' asks (return_token_ids, which"
+                " vLLM knows); nothing is computed from its text instead. Use capture='text', or a policy that works"
+                " with ids (vllm:, sglang:, transformers:)"
+            )
+            error.permanent = True
+            raise error
+        given = choice.get("prompt_token_ids")
+        known = isinstance(given, list) and all(type(token) is int for token in given) and bool(given)
+        context = context_of(observation, given) if known and not media_of(observation.messages) else None
+        return replace(action, token_ids=ids, logprobs=logprobs, context=context)
 
     def _reasoning(self, message: dict[str, Any]) -> str:
         for field in ("reasoning_content", "reasoning"):

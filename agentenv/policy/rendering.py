@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from agentenv.errors import ConfigError, MissingExtraError
+from agentenv.errors import ConfigError, MissingExtraError, UnknownNameError
 from agentenv.policy.wire import Media, VideoForm
+from agentenv.tokens.counting import counter
 from agentenv.tokens.package import PackageRenderer, knows
 from agentenv.tokens.renderer import Renderer
 from agentenv.tokens.template import TemplateRenderer
+from agentenv.types import Message, ToolSpec
 
 
 def load_renderer(
@@ -63,6 +65,29 @@ def load_renderer(
         model = SimpleNamespace(dtype=torch.float32, config=config)
         made.eyes = Sight(processor, model, name, made.written, media, cache_bytes, video)
     return made
+
+
+_COUNTING = ("renderer", "chat_template", "template_options", "end_tokens", "video")
+
+
+def load_counter(model: str = "", *, tools: Sequence[ToolSpec] = (), **settings: Any) -> Callable[[Message], int]:
+    """What counts messages as a model takes them, from plain data (see `agentenv.tokens.counter`).
+
+    Args:
+        model: its folder, or a name that transformers resolves.
+        tools: see `agentenv.tokens.counter`.
+        settings: of `load_renderer`, as far as they decide the tokens.
+
+    Raises:
+        ConfigError, MissingExtraError: see `load_renderer`.
+        UnknownNameError: there is no such setting.
+    """
+    for name in settings:
+        if name not in _COUNTING:
+            raise UnknownNameError("setting of count:", name, ("model", *_COUNTING))
+    if not model or not isinstance(model, str):
+        raise ConfigError("count: whose tokens? Give the model's folder or name (count=..., or count={'model': ...})")
+    return counter(load_renderer(model, forks=True, **settings), tools=tools)
 
 
 def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]:

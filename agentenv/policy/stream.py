@@ -75,6 +75,7 @@ class _Choice:
         self.reasoning: dict[str, list[str]] = {}
         self.calls: dict[int, dict[str, Any]] = {}
         self.ids: list[int] = []
+        self.prompt: Any = None
         self.logprobs: list[Any] = []
 
     def add(self, data: Any, clean: Callable[[str], str]) -> None:
@@ -83,6 +84,7 @@ class _Choice:
         if data.get("error"):
             raise TransientError(clean(said(msgspec.json.encode(data))))
         self.usage = data.get("usage") or self.usage
+        self.prompt = data.get("prompt_token_ids") or self.prompt
         choices = data.get("choices") or ()
         for choice in choices[:1]:
             self.finish = choice.get("finish_reason") or self.finish
@@ -119,6 +121,8 @@ class _Choice:
         if self.calls:
             message["tool_calls"] = [self.calls[index] for index in sorted(self.calls)]
         choice = {"message": message, "finish_reason": self.finish, "usage": self.usage}
+        if self.prompt is not None:
+            choice["prompt_token_ids"] = self.prompt
         if self.ids:
             choice |= {"token_ids": self.ids, "logprobs": {"content": self.logprobs}}
         return choice if self.stop_reason is None else {**choice, "stop_reason": self.stop_reason}

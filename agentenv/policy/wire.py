@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from agentenv.dialects._calls import arguments_call
 from agentenv.errors import AgentEnvError, PolicyError
+from agentenv.tokens.renderer import opened
 from agentenv.types import Image, Message, Observation, Part, Table, Text, ToolCall, Video, is_stamp
 
 Media = Callable[[str], bytes]
@@ -92,21 +93,8 @@ def shown(observation: Observation, video: VideoForm = "frames") -> Observation:
     """
     if not any(isinstance(part, Video) for message in observation.messages for part in message.parts):
         return observation
-    messages = tuple(replace(message, parts=_opened(message.parts, video)) for message in observation.messages)
+    messages = tuple(replace(message, parts=opened(message.parts, video)) for message in observation.messages)
     return replace(observation, messages=messages)
-
-
-def _opened(parts: Sequence[Part], video: VideoForm) -> tuple[Part, ...]:
-    opened: list[Part] = []
-    for part in parts:
-        if not isinstance(part, Video):
-            opened.append(part)
-            continue
-        if not part.frames:
-            name = part.handle or part.sha256[:12]
-            raise PolicyError(f"the video {name} comes without frames; the environment chooses those (tools.video)")
-        opened += part.as_frames() if video == "frames" else part.as_video()
-    return tuple(opened)
 
 
 def _wire(

@@ -71,6 +71,33 @@ def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = Fal
     return _anew(renderer, observation, native, reason)
 
 
+def context_of(observation: Observation, given: Sequence[int]) -> Tokens:
+    """What a turn adds to the stream where a server tokenised the conversation itself, and says which ids it had.
+
+    Args:
+        observation: what the policy was given; text only.
+        given: the ids of the whole prompt, as the server had them.
+
+    Returns:
+        What follows the stream so far. Where the server's ids do not go on with the ids that were sampled, all of them,
+        with the reason for which the stream starts anew: they are another conversation to the model, and what was
+        sampled before was not sampled under it.
+    """
+    if not _turns(observation):
+        return Tokens(tuple(given))
+    before = _stream(observation)
+    if not before:
+        return Tokens(tuple(given), fork="turns in it came without token ids")
+    ids, _ = _joined(before)
+    if list(given[: len(ids)]) == ids:
+        return Tokens(tuple(given[len(ids) :]))
+    same = next((n for n, (a, b) in enumerate(zip(ids, given, strict=False)) if a != b), min(len(ids), len(given)))
+    return Tokens(
+        tuple(given),
+        fork=f"the server tokenised earlier turns anew: of {len(ids)} ids it kept the first {same}",
+    )
+
+
 def _turns(observation: Observation) -> bool:
     return any(message.role == "assistant" for message in observation.messages)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from agentenv.errors import PolicyError
 from agentenv.types import Image, MediaSpan, Message, Part, Table, Text, Tokens, ToolCall, ToolSpec, Video
 
 
@@ -91,6 +92,24 @@ def chat(
 def media_of(messages: Sequence[Message]) -> list[Image | Video]:
     """The images and videos of a conversation, in order."""
     return [part for message in messages for part in message.parts if isinstance(part, (Image, Video))]
+
+
+def opened(parts: Sequence[Part], video: Literal["frames", "video"]) -> tuple[Part, ...]:
+    """Parts as a model is shown them: clips as their frames, or as videos.
+
+    Raises:
+        PolicyError: a video comes without frames.
+    """
+    shown: list[Part] = []
+    for part in parts:
+        if not isinstance(part, Video):
+            shown.append(part)
+            continue
+        if not part.frames:
+            name = part.handle or part.sha256[:12]
+            raise PolicyError(f"the video {name} comes without frames; the environment chooses those (tools.video)")
+        shown += part.as_frames() if video == "frames" else part.as_video()
+    return tuple(shown)
 
 
 def _message(message: Message, native: bool, safe: Callable[[str], str], lists: bool) -> dict[str, Any]:

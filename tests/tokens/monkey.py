@@ -1,0 +1,38 @@
+"""A policy that samples what it is given, with the real Qwen BPE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentenv.policy.exact import Request, Sampled, TokenPolicy
+from agentenv.trajectory import PolicyInfo
+from tests.tokens.qwen import qwen
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b":2}}\n</tool_call>'
+
+
+class Monkey(TokenPolicy):
+    """Samples what it is given: real tokens in splits of its own, cut anywhere, closed or not."""
+
+    def __init__(self, renderer: Any, turns: list[tuple[tuple[int, ...], str]], **options: Any) -> None:
+        super().__init__(renderer, **options)
+        self.turns, self.prompts = list(turns), list[tuple[int, ...]]()
+        self.info = PolicyInfo("monkey", capture="ids_full")
+
+    async def sample(self, request: Request) -> Sampled:
+        self.prompts.append(request.prompt.ids)
+        ids, finish = self.turns.pop(0) if self.turns else ((qwen().eos_token_id,), "stop")
+        return Sampled(ids, (-0.25,) * len(ids), finish, f"w{len(self.prompts)}")
+
+
+def odd_split(text: str, every: int) -> tuple[int, ...]:
+    """Ids of a text that the tokenizer would not choose: cut every few characters, and once within a character."""
+    pieces = [text[n : n + every] for n in range(0, len(text), every)] if every else [text]
+    return tuple(token for piece in pieces for token in qwen()(piece, add_special_tokens=False)["input_ids"])
+
+
+def tokens_of(turn: tuple[str, int, bool, int]) -> tuple[tuple[int, ...], str]:
+    text, every, closed, cut = turn
+    ids = odd_split(text, every)
+    ids = ids[: len(ids) - cut] if cut else ids  # may end within a character
+    return (*ids, *((qwen().eos_token_id,) if closed else ())), "stop"
