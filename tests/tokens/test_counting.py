@@ -118,10 +118,8 @@ def test_a_template_that_rewrites_still_counts_what_it_writes_and_the_rest_is_sa
     assert count(asked) == len(plain.prompt((asked,), (), native=False).ids)
     package = t.counter(PackageRenderer(qwen()), tools=TOOLS)
     assert package(said("tool", "3", name="table_head", call_id="c")) > 5
-    gemma = TemplateRenderer(qwen(), templates()["lfm2_2_5"], forks=True)
-    if gemma.refusal(True, "tool"):
-        with pytest.raises(PolicyError, match="the tokens of a result cannot be counted"):
-            t.counter(gemma, tools=TOOLS)(said("tool", "3", name="table_head", call_id="c"))
+    with pytest.raises(PolicyError, match="the tokens of a result cannot be counted"):
+        t.counter(plain, tools=TOOLS)(said("tool", "3", name="table_head", call_id="c"))
     with pytest.raises(ConfigError, match="has no chat template"):
         t.counter(qwen())
 
