@@ -103,7 +103,8 @@ def test_the_spec_rebuilds_the_environment() -> None:
 
 
 def test_an_option_that_is_no_data_stands_as_its_repr() -> None:
-    env = make("tests.worlds:sums", size=2, count=len)
+    count: Any = len
+    env = make("tests.worlds:sums", size=2, count=count)
     assert env.env_spec.kwargs == {"size": 2, "count": "<built-in function len>"}
 
 

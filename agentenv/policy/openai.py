@@ -251,8 +251,9 @@ class OpenAIPolicy(Policy):
             error.permanent = True
             raise error
         given = choice.get("prompt_token_ids")
-        known = isinstance(given, list) and all(type(token) is int for token in given) and bool(given)
-        context = context_of(observation, given) if known and not media_of(observation.messages) else None
+        context = None
+        if isinstance(given, list) and given and all(type(token) is int for token in given):
+            context = None if media_of(observation.messages) else context_of(observation, given)
         return replace(action, token_ids=ids, logprobs=logprobs, context=context)
 
     def _reasoning(self, message: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ async def test_messages_add_up_to_the_stream_of_the_model(name: str) -> None:
         assert env.episode is not None
         assert env.episode.used.tokens == len(policy.prompts[-1])
         observation = env.step(action).observation
+    assert env.episode is not None
     assert env.episode.used.tokens == len(t.flat(t.stream(env.trajectory)).ids)
 
 
