@@ -1,0 +1,70 @@
+"""mm-search and geo: what each answer rests on was in view of the policy."""
+
+from __future__ import annotations
+
+import pytest
+
+import agentenv
+from agentenv.envs.corpus.emblems import emblem_index
+from agentenv.media import media_store
+from agentenv.trajectory import Trajectory
+from agentenv.types import Image
+
+LEAST_EM = 20
+"""Pixels of an em in a crop; Tesseract reads a code from some 15 on, and the first view shows it at 3.4 or fewer."""
+
+
+def played(name: str) -> list[Trajectory]:
+    return [one for seed in (11, 12, 13) for one in agentenv.rollout(name, "reference", tasks=10, seed=seed)]
+
+
+def after(record: Trajectory, tool: str, argument: str, value: object) -> list[object]:
+    """Parts that the policy was shown between a call and its next search."""
+    shown: list[object] | None = None
+    for message in record.messages[2:]:
+        for call in message.calls:
+            if call.name == tool and (call.arguments or {}).get(argument) == value:
+                shown = []
+            elif call.name == "web_search" and shown is not None:
+                return shown
+        if shown is not None and message.role != "assistant":
+            shown.extend(message.parts)
+    assert shown is not None, (record.task.id, value)
+    return shown
+
+
+def said(parts: list[object]) -> str:
+    return "\n".join(getattr(part, "text", "") for part in parts)
+
+
+@pytest.mark.parametrize("name", ["mm-search", "geo"])
+def test_each_fact_of_the_chain_is_in_view(name: str) -> None:
+    for record in played(name):
+        evidence = record.task.evidence
+        for hop in evidence["hops"]:
+            assert hop["fact"] in said(after(record, "web_search", "query", hop["query"])), (record.task.id, hop)
+        found = said([part for run in record.tool_runs if run.name == "image_search" for part in run.parts])
+        for number in (one.removeprefix("emblem-") for one in evidence["documents"] if one.startswith("emblem-")):
+            assert f"(doc:town-{number})" in found
+
+
+def crops(record: Trajectory) -> list[Image]:
+    """What each zoom showed, in the order of the task's boxes."""
+    steps = [step["arguments"]["bbox_2d"] for step in record.task.evidence["steps"] if step["tool"] == "image_zoom"]
+    shown = [after(record, "image_zoom", "bbox_2d", box) for box in steps]
+    return [next(part for part in parts if isinstance(part, Image)) for parts in shown]
+
+
+@pytest.mark.parametrize("name", ["mm-search", "geo"])
+def test_codes_are_large_and_emblems_told_in_the_crops_that_were_shown(name: str) -> None:
+    for record in played(name):
+        evidence, shown = record.task.evidence, crops(record)
+        assert len(shown) == len(evidence["boxes"])
+        for part, box in zip(shown, evidence["boxes"], strict=True):
+            if name == "geo":  # its placards are of any width; test_geo_env reads them
+                continue
+            # a crop shows at least its box; with half as much wall again, a letter would still be as large as this
+            assert record.task.metadata["em"] * part.width / (1.75 * (box[2] - box[0])) >= LEAST_EM
+        wanted = [one for one in evidence["documents"] if one.startswith("emblem-")]
+        for part, document in zip(shown, wanted, strict=False):  # emblems come first
+            assert emblem_index().find_image(media_store().get(part.sha256), 1)[0].id == document
