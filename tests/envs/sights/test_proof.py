@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import agentenv
@@ -50,15 +52,15 @@ def test_each_fact_of_the_chain_is_in_view(name: str) -> None:
 
 def crops(record: Trajectory) -> list[tuple[Image, float]]:
     """What each zoom showed, in the order of the task's boxes, with its pixels for one of the scene."""
-    scene = record.task.prompt[0]
-    assert isinstance(scene, Image)
+    told = re.search(r"image_1: (\d+) x ", record.messages[1].text)
+    assert told is not None
     found = []
     for step in record.task.evidence["steps"]:
         if step["tool"] == "image_zoom":
             left, _, right, _ = box = step["arguments"]["bbox_2d"]  # in thousandths
             parts = after(record, "image_zoom", "bbox_2d", box)
             crop = next(part for part in parts if isinstance(part, Image))
-            found.append((crop, 1000 * crop.width / (scene.width * (right - left))))
+            found.append((crop, 1000 * crop.width / (int(told[1]) * (right - left))))
     return found
 
 
