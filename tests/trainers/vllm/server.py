@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OPERATORS = """
 try:
@@ -28,7 +30,16 @@ except ImportError:
 @contextlib.contextmanager
 def vllm_server(model: Path, name: str, log: Path, *more: str, declare: Path | None = None) -> Iterator[str]:
     """The address of a server of `model`; it is ended on leaving."""
-    port = _free_port()
+    port = free_port()
+    with vllm_process(model, name, log, *more, port=port, declare=declare):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def vllm_process(
+    model: Path, name: str, log: Path, *more: str, port: int, declare: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of a server of `model` that answers; it is ended on leaving, with those that it started."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--served-model-name", name, "--dtype", "float32", "--max-model-len", "2048"]
     command += ["--max-num-seqs", "8", "--enforce-eager", *more]
@@ -37,19 +48,21 @@ def vllm_server(model: Path, name: str, log: Path, *more: str, declare: Path | N
     if declare is not None:
         (declare / "sitecustomize.py").write_text(OPERATORS)
         env["PYTHONPATH"] = os.pathsep.join((str(declare), str(Path(sys.prefix) / "torchvision")))
-    with log.open("wb") as out, subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT) as process:
+    opened: dict[str, Any] = {"env": env, "stderr": subprocess.STDOUT, "start_new_session": True}
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, **opened) as process:
         try:
             _wait(process, f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}"
+            yield process
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    ends = time.monotonic() + 400
+    ends = time.monotonic() + 900
     while time.monotonic() < ends and process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
@@ -57,7 +70,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise RuntimeError(f"vLLM did not start: ...{log.read_text(errors='replace')[-3000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -46,9 +46,9 @@ def server(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield address
 
 
-def retrying() -> Any:
+def retrying(**options: Any) -> Any:
     """An environment that asks again and again, so that there are several turns."""
-    return sums(limits=Limits(turns=3, invalid_turns=9))
+    return sums(limits=Limits(turns=3, invalid_turns=9), **options)
 
 
 def recomputed(folder: Path, segments: list[t.Segment], temperature: float) -> list[float]:
@@ -105,19 +105,6 @@ async def test_a_seed_decides_the_turn_and_stop_strings_end_it(server: str, text
     long = Message("user", (Text("which city is the largest one " * 600),))
     assert (await policy.act(seen(long))).finish_reason == "overflow"
     await policy.close()
-
-
-async def test_cancelling_gives_the_engine_back(server: str, text: Path) -> None:
-    policy = VLLMPolicy("tiny", server, tokenizer=text, max_tokens=1900, concurrency=2)
-    asking = [asyncio.create_task(policy.act(seen())) for _ in range(4)]
-    await asyncio.sleep(1.0)
-    for one in asking:
-        one.cancel()
-    await asyncio.gather(*asking, return_exceptions=True)
-    await policy.close()
-    quick = VLLMPolicy("tiny", server, tokenizer=text, max_tokens=2)
-    assert (await asyncio.wait_for(quick.act(seen()), 60)).token_ids
-    await quick.close()
 
 
 async def test_what_the_server_is_not_is_said_before_the_first_turn(server: str, text: Path) -> None:
