@@ -88,6 +88,11 @@ class TemplateRenderer:
         known = self._known.get(key)
         if known is None:
             text = self.written(self._chat(messages, native), _tools(tools, native), opened=True)
+            if native and any(tool.name not in text for tool in tools):
+                raise PolicyError(
+                    f"the chat template of {self.name} leaves out the tools: play in a text dialect (dialect='hermes',"
+                    " say), which writes them into the system message, or give a template that knows tools"
+                )
             known = self._tokens(self.encoded(text), media_of(messages), native)
             self._remember(key, known)
         return known

@@ -239,11 +239,18 @@ async def test_images_of_native_results_go_where_the_template_puts_them() -> Non
 async def test_a_template_that_takes_lists_only_gets_lists_only() -> None:
     policy = policy_of("llava")
     system, silent = Message("system", (Text("be brief"),)), Message("assistant", (), (CALL,))
-    ids, _ = policy._prepared(seen(system, said("look ", picture(40, 40)), silent, said("and"), dialect="native"))
+    ids, _ = policy._prepared(
+        seen(system, said("look ", picture(40, 40)), silent, said("and"), dialect="native", tools=())
+    )
     assert policy.tokenizer.decode(ids) == (
         "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nlook <image><image><image><image>\n<|im_end|>\n"
         "<|im_start|>assistant\n<|im_end|>\n<|im_start|>user\nand<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+async def test_a_template_that_drops_the_tools_is_found_out_at_the_first_turn() -> None:
+    with pytest.raises(PolicyError, match=r"leaves out the tools: play in a text dialect \(dialect='hermes'"):
+        await turn(policy_of(), seen(said("look"), dialect="native"))
 
 
 async def test_a_template_that_drops_images_of_results_is_found_out() -> None:
@@ -271,7 +278,7 @@ def test_text_that_spells_a_placeholder_is_text(kind: str) -> None:
     call = ToolCall("c", "look", json.dumps({"at": spelt}), {"at": spelt})
     turns = (said(picture(64, 64), spelt), Message("assistant", (Text(spelt),), (call,)), said(spelt))
     for dialect in ("hermes", "native"):
-        ids, tensors = policy._prepared(seen(*turns, dialect=dialect))
+        ids, tensors = policy._prepared(seen(*turns, dialect=dialect, tools=()))
         assert tensors is not None
         assert len(tensors["image_grid_thw"]) == 1
         assert [policy.tokenizer.decode(ids).count(pad) for pad in PADS] == [4, 0, 1, 1]

@@ -240,21 +240,27 @@ class _Filled:
         self.positions[:, row, at:stop] = self._position_ids(piece.sample)[:, own]
         self.predictors[row, at + 1 : stop] = np.arange(at, stop - 1)
         self.predictors[row, at] = before
-        self.sources[here] = piece.sample
+        self.sources[here], self.versions[here] = piece.sample, self._versions(sample, piece)
         for index in (piece.sample, *piece.also):  # of those that share a token at most one learns from it
             other = self.given[index]
             learns = other.mask[own]
             self.mask[here] |= learns
-            self.sources[here] = np.where(learns, index, self.sources[here]) if piece.also else piece.sample
+            if piece.also:
+                self.sources[here] = np.where(learns, index, self.sources[here])
+                self.versions[here] = np.where(learns, self._versions(other, piece), self.versions[here])
             for values, array in zip(self.floats, (other.logprobs, other.advantages, other.rewards), strict=True):
                 values[here] = np.where(learns, array[own], values[here]) if piece.also else array[own]
         if before < 0 and self.mask[row, at]:
             raise UsageError(f"a sequence of group {sample.group!r} begins with a sampled token: nothing predicts it")
+
+    def _versions(self, sample: Sample, piece: Piece) -> NDArray[np.int32]:
+        """Which weights sampled each token of a piece."""
+        made = np.full(piece.stop - piece.start, -1, np.int32)
         for turn in sample.turns:
             start, end = max(turn.start, piece.start), min(turn.stop, piece.stop)
             if start < end:
-                version = self.names.setdefault(turn.version, len(self.names))
-                self.versions[row, at + start - piece.start : at + end - piece.start] = version
+                made[start - piece.start : end - piece.start] = self.names.setdefault(turn.version, len(self.names))
+        return made
 
     def _position_ids(self, index: int) -> NDArray[np.int64]:
         if index not in self._known:

@@ -60,6 +60,15 @@ def test_shared_is_never_larger_and_holds_a_lone_sequence_as_it_is(given_samples
     assert one.input_ids.tolist() == [given_samples[0].ids.tolist()]
 
 
+def test_a_shared_token_has_the_version_of_the_turn_that_learns_from_it() -> None:
+    asked, said = Segment((20,), False), Segment((21,), True, (-0.5,), version="v")
+    first = sequence([asked, said, Segment((22,), False)], group="a")
+    second = sequence([Segment((20, 21), False), Segment((22,), True, (-0.5,), version="w")], group="a")
+    made = batch([first, second], "shared")
+    assert made.tokens == 3
+    assert [made.version_names[made.versions[0, place]] for place in (1, 2)] == ["v", "w"]
+
+
 def test_the_prompt_of_a_group_is_there_once() -> None:
     attempts = group(random.Random(3), 8, "t", prompt=100)
     packed, shared = (batch(samples([attempts]), layout) for layout in ("packed", "shared"))
