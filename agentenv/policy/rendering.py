@@ -87,6 +87,8 @@ def load_counter(model: str = "", *, tools: Sequence[ToolSpec] = (), **settings:
             raise UnknownNameError("setting of count:", name, ("model", *_COUNTING))
     if not model or not isinstance(model, str):
         raise ConfigError("count: whose tokens? Give the model's folder or name (count=..., or count={'model': ...})")
+    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
+        raise ConfigError(f"count: there is no model folder {model}")
     return counter(load_renderer(model, forks=True, **settings), tools=tools)
 
 
@@ -107,7 +109,7 @@ def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]
         processor = load_processor(path, config, video == "video")
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        why = str(error).strip().splitlines()[0]
+        why = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(
             f"the tokenizer of {Path(path).name} cannot be loaded: {why}. A policy that works with token ids needs the"
             " tokenizer of the served model: give tokenizer=... (a folder, a name that transformers resolves, or a"
