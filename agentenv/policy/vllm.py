@@ -191,7 +191,8 @@ class VLLMPolicy(ServerPolicy):
         ids = list(self.renderer.ends)[:1]
         gaps = []
         for temperature in (1.0, 0.5):
-            body = {"temperature": temperature, "max_tokens": 1, "logprobs": 2, "seed": 0}
+            # Three, since the token that was sampled may take the place of one of the two likeliest.
+            body = {"temperature": temperature, "max_tokens": 1, "logprobs": 3, "seed": 0}
             answer, _ = await self.asked(*self._written(ids, body))
             choice = _choice(answer)
             self.sampled(*_got(choice, self._endpoint))

@@ -67,7 +67,7 @@ class TokenServer:
             "finish_reason": {"type": "stop"},
             "weight_version": "step-4",
         }
-        top = self._top(body)[: body.get("top_logprobs_num", 0)]
+        top = self._top(body)[1:][: body.get("top_logprobs_num", 0)]
         about |= {"prompt_tokens": len(given), "output_top_logprobs": [[[one["logprob"], 7, None] for one in top]]}
         answer = {"text": "?", "output_ids": self.says, "meta_info": about}
         return self._answer(answer | ({"prompt_token_ids": given} if body.get("return_prompt_token_ids") else {}))
@@ -86,8 +86,10 @@ class TokenServer:
         return self.says[: sampling["max_tokens"]]
 
     def _top(self, body: dict[str, Any]) -> list[dict[str, float]]:
+        """The token that was sampled, an unlikely one, and the likeliest, as many in all as were asked for."""
         cool = 1.0 if self.raw else body["sampling_params"]["temperature"]
-        return [{"logprob": -0.5}, {"logprob": -0.5 - 0.8 / cool}]
+        likely = [{"logprob": -0.5}, {"logprob": -0.5 - 0.8 / cool}]
+        return [{"logprob": -3.0}, *likely][: body["sampling_params"].get("logprobs")]
 
     def _answer(self, answer: dict[str, Any]) -> web.Response:
         self.spoil(answer)
