@@ -17,7 +17,7 @@ from agentenv.policy import VLLMEnginePolicy, VLLMPolicy
 from agentenv.rollout import play, play_group
 from agentenv.spec import Limits
 from agentenv.trajectory import Trajectory
-from agentenv.types import Image, Message, StopReason, Text
+from agentenv.types import Image, Message, StopReason, Text, Tokens
 from tests.policy.tiny_vision import picture
 from tests.policy.words import seen, task
 from tests.trainers.vllm.models import text_model, vision_model
@@ -56,9 +56,15 @@ def recomputed(folder: Path, segments: list[t.Segment], temperature: float) -> l
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    return scored(model, segments, temperature)
+
+
+def scored(model: Any, segments: list[t.Segment], temperature: float, banned: Any = (), **beside: Any) -> list[float]:
     ids, mask, _ = t.flat(segments)
     with torch.inference_mode():
-        scores = torch.log_softmax(model(torch.tensor([ids])).logits[0].float() / temperature, -1)
+        logits = model(input_ids=torch.tensor([ids]), **beside).logits[0].float() / temperature
+        logits[:, list(banned)] = -torch.inf
+        scores = torch.log_softmax(logits, -1)
     return [float(scores[n - 1, ids[n]]) for n in range(len(ids)) if mask[n]]
 
 
@@ -138,34 +144,41 @@ def _request() -> Any:
     return Request(Prompt((1,), (), Tokens((1,)), 1), (), 0, (), "")
 
 
-def test_images_reach_the_engine_as_ours(vision: Path, tmp_path: Path) -> None:
-    async def played(address: str) -> None:
-        policy = VLLMPolicy("vl", address, tokenizer=vision, max_tokens=8)
-        first = Message("user", (picture(120, 90), Text("what is written")))
-        observation = seen(first, tools=())
-        action = await policy.begin(task(), seed=1).act(observation)
-        assert action.context is not None
-        assert action.token_ids
-        crop = Message("user", (Text("the crop"), picture(64, 100, 1)))
+def test_images_reach_the_engine_as_ours_and_logprobs_are_those_of_the_weights(vision: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    # Of whole patches, so that neither side resizes: torchvision, which vLLM takes, and Pillow round otherwise.
+    first = Message("user", (picture(128, 96), Text("what is written")))
+    crop = Message("user", (Text("the crop"), picture(64, 96, 1)))
+
+    async def played(address: str) -> tuple[Any, Any, VLLMPolicy]:
+        policy = VLLMPolicy("vl", address, tokenizer=vision, max_tokens=24, temperature=0.7)
+        action = await policy.begin(task(), seed=1).act(seen(first, tools=()))
         turn = Message("assistant", (Text(action.text),), raw=action.text)
-        known = (action.context, t_of(action), None)
+        assert action.token_ids
+        known = (action.context, Tokens(action.token_ids, action.logprobs), None)
         later = await policy.begin(task(), seed=2).act(replace(seen(first, turn, crop, tools=()), tokens=known))
-        assert later.context is not None
-        assert [span.kind for span in later.context.media] == ["image"]
-        assert later.usage is not None
-        wide = [(120, 90), (64, 100)]
-        assert len(wide) == 2
-        assert later.usage.prompt_tokens > len(action.context.ids) + len(action.token_ids)
         await policy.close()
+        return action, later, policy
 
     with vllm_server(vision, "vl", tmp_path / "log", *FLAGS, declare=tmp_path) as address:
-        asyncio.run(played(address))
-
-
-def t_of(action: Any) -> Any:
-    from agentenv.types import Tokens
-
-    return Tokens(action.token_ids, action.logprobs)
+        action, later, policy = asyncio.run(played(address))
+    assert [span.kind for span in later.context.media] == ["image"]
+    segments = []
+    for made in (action, later):  # as a record holds them
+        segments.append(t.Segment(made.context.ids, False, media=made.context.media))
+        segments.append(t.Segment(made.token_ids, True, logprobs=made.logprobs))
+    wide = t.expanded(segments)
+    pictures = [part for message in (first, crop) for part in message.parts if isinstance(part, Image)]
+    spans = tuple(t.media(wide))
+    assert later.usage.prompt_tokens == len(t.flat(wide[:3]).ids)
+    sight: Any = policy.renderer.eyes
+    beside = sight.tensors(pictures, spans, len(t.flat(wide).ids))
+    model = AutoModelForImageTextToText.from_pretrained(vision, dtype="float32").eval()
+    assert sampled_logprobs(wide) == pytest.approx(scored(model, wide, 0.7, policy.banned, **beside), abs=1e-4)
+    # The pictures matter: others give other numbers.
+    other = sight.tensors([picture(128, 96, 8), picture(64, 96, 9)], spans, len(t.flat(wide).ids))
+    assert sampled_logprobs(wide) != pytest.approx(scored(model, wide, 0.7, policy.banned, **other), abs=1e-2)
 
 
 @pytest.mark.filterwarnings("default")  # vLLM's own imports warn
