@@ -17,7 +17,7 @@ from agentenv.trainers.exact import Rollout, Sample, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
 
-TESTED = ("0.4.0", "0.5.0")
+TESTED = ("0.3.1", "0.4.0")
 """The versions of slime whose signatures this adapter follows: the lowest, and the first that is too new."""
 
 _ALONG_TOKENS = ("mm_token_type_ids", "token_type_ids")
