@@ -46,7 +46,7 @@ from agentenv.errors import UnknownNameError, UsageError
 from agentenv.task import TaskSet
 from agentenv.types import Task, Text
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Asked(Struct, frozen=True):
@@ -81,8 +81,9 @@ def emblem_state(rng: Random, towns: Sequence[Town]) -> Asked | None:
 
 
 def emblem_capital(rng: Random, towns: Sequence[Town]) -> Asked | None:
-    town, places = rng.choice(towns), atlas()
-    country = places.countries[town.country]
+    # The country first: towns are spread unevenly, and the capital of the most frequent one would be a good guess.
+    places, home = atlas(), rng.choice(sorted({town.country for town in towns}))
+    town, country = rng.choice([town for town in towns if town.country == home]), places.countries[home]
     capital = places.capital(country)
     if capital is None or capital.id == town.id or not capital.population:
         return None

@@ -95,7 +95,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not folder.is_dir():
-                logger.warning("another process makes %s; this one waits for it", folder.name)
+                logger.warning("another process makes the search data %s; this one waits for it", folder.name)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -53,7 +53,7 @@ def test_who_waits_for_another_says_so(tmp_path: Path, caplog: pytest.LogCapture
             time.sleep(0.01)
         go_on.set()
         assert first.result() == second.result()
-    assert caplog.messages == ["another process makes index; this one waits for it"]
+    assert caplog.messages == ["another process makes the search data index; this one waits for it"]
 
 
 def test_what_fails_leaves_nothing_and_can_be_made_later(tmp_path: Path) -> None:
