@@ -146,12 +146,15 @@ class Stepper(Protocol):
 
     def join(self, jobs: Sequence[Job]) -> list[int]:
         """Take in more turns, whose prompts are computed now. Where it raises, none of them is in."""
+        ...
 
     def step(self) -> list[tuple[int, Row]]:
         """Sample one more token of each turn; those that have ended with it are given, and gone."""
+        ...
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Let go of turns."""
+        ...
 
 
 class Joiner(Worker):
