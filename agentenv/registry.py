@@ -138,7 +138,7 @@ def make(
         count: tokens of a message, for limits on tokens. A model's folder or name, or the settings of
             `agentenv.policy.rendering.load_counter` ({"model": ..., "chat_template": ...}), count exactly, media
             included, and stand in the record; so does `agentenv.tokens.counter(policy)`, which is no plain data. By
-            default as the environment does, which mostly estimates.
+            default as the environment does, which mostly estimates. A function with an option of that name gets it.
         options: arguments of the environment's function; `agentenv info NAME` lists them.
 
     Raises:
@@ -157,6 +157,8 @@ def make(
         registration = known[name]
     factory = load_object(registration.entry_point)
     options = {**registration.kwargs, **options}
+    if count is not None and callable(factory) and "count" in options_of(factory):
+        options["count"], count = count, None
     _check_options(registration.id, factory, options)
     env = factory(**options)
     if not isinstance(env, _env_class()):

@@ -102,6 +102,18 @@ def test_the_spec_rebuilds_the_environment() -> None:
     assert again.env_spec == plain.env_spec
 
 
+def counting(*, count: int = 1) -> Env:
+    """An environment with an option of its own that is called `count`."""
+    return sums(size=count)
+
+
+def test_an_own_option_called_count_is_the_environments() -> None:
+    three: Any = 3
+    env = make("tests.test_registry:counting", count=three)
+    assert len(env.tasks) == 3
+    assert env.env_spec.kwargs == {"count": 3}
+
+
 def test_an_option_that_is_no_data_stands_as_its_repr() -> None:
     count: Any = len
     env = make("tests.worlds:sums", size=2, count=count)

@@ -98,6 +98,7 @@ def test_a_film_is_encoded_once_a_process(tmp_path: Path, fresh: None) -> None:
 
 
 def test_the_usual_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh: None) -> None:
+    monkeypatch.delenv("AGENTENV_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "agentenv" / "films"
     _ = film_tasks(difficulty=1)[0]
