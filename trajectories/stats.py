@@ -100,9 +100,8 @@ def stats(run: Run) -> Stats:
     groups = run.groups()
     contested = [group for group in groups if sum(reward is not None for reward in group.rewards) > 1]
     threshold = run.columns.threshold
-    scores = [name for name in run.columns.names if name.startswith("score.")]
-    means = {name.removeprefix("score."): interval(run.column(name)) for name in scores}
-    known = {name.removeprefix("score."): [v for v in run.column(name) if v is not None] for name in scores}
+    names = [name.removeprefix("score.") for name in run.columns.names if name.startswith("score.")]
+    scores = {name: [value for value in run.column(f"score.{name}") if value is not None] for name in names}
     return Stats(
         episodes=len(run),
         tasks=len(set(zip(run.column("env"), run.column("task_id"), strict=True))),
@@ -114,7 +113,7 @@ def stats(run: Run) -> Stats:
         pass_rates=_histogram(group.pass_rate for group in groups),
         zero_variance=sum(group.zero_variance for group in contested) / len(contested) if contested else None,
         stop_reasons=dict(Counter(str(reason) for reason in run.column("stop_reason")).most_common()),
-        scores={name: mean for name, mean in means.items() if mean is not None},
+        scores={name: mean for name, values in scores.items() if (mean := interval(values)) is not None},
         turns=percentiles(run.column("turns")),
         calls=percentiles(run.column("calls")),
         tokens=percentiles(run.column("tokens")),
@@ -122,7 +121,7 @@ def stats(run: Run) -> Stats:
         tools=_tools(run),
         cost=math.fsum(run.column("cost")),
         search=search_stats(run),
-        medians={name: median(values) for name, values in known.items() if any(abs(value) > 1 for value in values)},
+        medians={name: median(values) for name, values in scores.items() if any(abs(value) > 1 for value in values)},
     )
 
 

@@ -87,9 +87,30 @@ def load_counter(model: str = "", *, tools: Sequence[ToolSpec] = (), **settings:
             raise UnknownNameError("setting of count:", name, ("model", *_COUNTING))
     if not model or not isinstance(model, str):
         raise ConfigError("count: whose tokens? Give the model's folder or name (count=..., or count={'model': ...})")
-    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
-        raise ConfigError(f"count: there is no model folder {model}")
-    return counter(load_renderer(model, forks=True, **settings), tools=tools)
+    try:
+        found = model_path(model)
+    except ConfigError as error:
+        raise ConfigError(f"count: {error}") from None
+    return counter(load_renderer(found, forks=True, **settings), tools=tools)
+
+
+def model_path(model: str | Path) -> str:
+    """A model's folder, or its name, as transformers takes them.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not is_path(str(model)):
+        return str(model)
+    path = Path(model).expanduser()
+    if not path.exists():
+        raise ConfigError(f"there is no model folder {model}")
+    return str(path)
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name is that of a folder, and not one that transformers resolves."""
+    return name.startswith(("/", ".", "~")) or Path(name).exists() or name.count("/") > 1
 
 
 def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]:

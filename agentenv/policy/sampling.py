@@ -198,10 +198,10 @@ class _Until:
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         import torch
 
-        made = input_ids[:, self.width :]
-        for index, job in enumerate(self.jobs):
-            if self.stopped[index] is None and (why := self.sampler.stopped(job, made[index].tolist())):
-                self.stopped[index] = (made.shape[1], why)
+        made = input_ids[:, self.width :].tolist()  # once: each row of its own would be a wait for the device
+        for index, (job, ids) in enumerate(zip(self.jobs, made, strict=True)):
+            if self.stopped[index] is None and (why := self.sampler.stopped(job, ids)):
+                self.stopped[index] = (len(ids), why)
         return torch.tensor([stopped is not None for stopped in self.stopped], device=input_ids.device)
 
 

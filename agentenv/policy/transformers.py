@@ -12,6 +12,7 @@ from agentenv.policy.batching import Batcher, Job, Joiner, Worker
 from agentenv.policy.clips import need_torchvision
 from agentenv.policy.exact import Request, Sampled, TokenPolicy
 from agentenv.policy.options import check_choice, check_flags, check_number
+from agentenv.policy.rendering import is_path, model_path
 from agentenv.policy.vision import key_of
 from agentenv.policy.wire import Media, VideoForm
 from agentenv.tokens import Segment, expand
@@ -215,9 +216,7 @@ def _loaded(
         if tokenizer is None:
             raise ConfigError("a loaded model comes with its tokenizer: give tokenizer=... or processor=...")
         return model.eval(), tokenizer, processor
-    path = str(Path(model).expanduser()) if _is_path(str(model)) else str(model)
-    if _is_path(str(model)) and not Path(path).exists():
-        raise ConfigError(f"there is no model folder {model}")
+    path = model_path(model)
     place = _device(torch, device)
     kind = dtype if dtype != "auto" or place != "cpu" else "float32"
     try:
@@ -242,10 +241,6 @@ def _read(
     return kind.from_pretrained(path, dtype=dtype, **extra), tokenizer, processor
 
 
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or Path(name).exists() or name.count("/") > 1
-
-
 def _device(torch: Any, device: str) -> str:
     if device != "auto":
         return device
@@ -257,5 +252,5 @@ def _name(model: Any, gguf_file: str | None) -> str:
     if not isinstance(model, (str, Path)):
         return str(getattr(model.config, "name_or_path", "") or type(model).__name__).rstrip("/").rsplit("/", 1)[-1]
     text = str(model)
-    name = Path(text).name if _is_path(text) else text
+    name = Path(text).name if is_path(text) else text
     return f"{name}/{gguf_file}" if gguf_file else name

@@ -10,8 +10,6 @@ from msgspec.structs import replace
 
 from agentenv.envs.mm_search import as_pictures
 from agentenv.envs.mm_search.tasks import mm_search_tasks
-from agentenv.envs.search.sources import Searched as Searched
-from agentenv.envs.search.sources import as_retriever
 from agentenv.envs.search.tasks import search_steps
 from agentenv.media import EpisodeMedia, decode_cache, media_store
 from agentenv.policy import Policy
@@ -27,11 +25,10 @@ from agentenv.types import Image, Task, Text
 SummaryModel = Policy | Summariser | str | Mapping[str, Any] | None
 WHOLE = "<img>"
 """How MMSearch-R1 and DeepMMSearch-R1 write all of the picture."""
+GIVE_UP = "Unable to answer due to lack of relevant information"
+"""How a policy of these two gives up."""
 _ROOM = 0.5
 _CLOSE = Output(max_pixels=1_000_000, format="PNG")
-
-
-searched = as_retriever
 
 
 def searched_pictures(pictures: str | Path | ImageRetriever) -> ImageRetriever:

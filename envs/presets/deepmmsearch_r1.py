@@ -14,12 +14,11 @@ from agentenv.envs.mm_search import EMBLEMS
 from agentenv.envs.mm_search.datasets import DATASETS
 from agentenv.envs.presets._common import asked, compose
 from agentenv.envs.presets._web import (
-    Searched,
+    GIVE_UP,
     SummaryModel,
     bound,
     closeups,
     expert,
-    searched,
     searched_pictures,
     summary_of,
     text_search,
@@ -28,7 +27,7 @@ from agentenv.envs.presets._web import (
 from agentenv.envs.rewards import JudgeModel, judged, normal, tag_format
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.answers import search_match
-from agentenv.envs.search.sources import EMBEDDED, chosen
+from agentenv.envs.search.sources import EMBEDDED, Searched, as_retriever, chosen
 from agentenv.media import media_store
 from agentenv.policy import Policy
 from agentenv.reward import Component, Rubric
@@ -42,7 +41,6 @@ from agentenv.types import Task
 IMAGE, TEXT = "img_search", "text_search"
 TAGS = ("reason", IMAGE, TEXT, "answer")
 KINDS = ("only-emblem", "emblem-population", "emblem-state", "emblem-capital", "emblem-largest")
-GIVE_UP = "Unable to answer due to lack of relevant information"
 FORM = (
     "\nAnswer the question about the picture. Reason between <reason> and </reason> before each step, then take one"
     " step:\n"
@@ -118,7 +116,7 @@ def deepmmsearch_r1(
     """
     options = {"seed": seed, "split": split, "difficulty": difficulty}
     tasks = chosen(source, EMBLEMS, closeups(KINDS), options, DATASETS, columns, on_error)
-    retriever = searched(corpus, engine, corpus_columns)
+    retriever = as_retriever(corpus, engine, corpus_columns)
     by_picture = image_search_tool(
         searched_pictures(pictures),
         name=IMAGE,

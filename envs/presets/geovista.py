@@ -15,7 +15,7 @@ from agentenv.env import Env
 from agentenv.envs.geo import DATASETS, PLACES
 from agentenv.envs.geo.tasks import geo_tasks
 from agentenv.envs.presets._common import Variant, asked, box_schema, compose, known, restated, side_by_side
-from agentenv.envs.presets._web import Searched, SummaryModel, bound, expert, last_turn, searched, text_search
+from agentenv.envs.presets._web import SummaryModel, bound, expert, last_turn, text_search
 from agentenv.envs.rewards import Judge, JudgeModel, model_of, within_length
 from agentenv.envs.rewards.geo import (
     KNOWN_PLACES,
@@ -32,7 +32,7 @@ from agentenv.envs.rewards.geo import (
     within_km,
 )
 from agentenv.envs.rewards.search import evidence_found
-from agentenv.envs.search.sources import EMBEDDED, chosen
+from agentenv.envs.search.sources import EMBEDDED, Searched, as_retriever, chosen
 from agentenv.envs.sights.stage import FIRST_VIEW
 from agentenv.envs.zoom.toolbox import zoom_steps
 from agentenv.errors import UsageError
@@ -159,7 +159,7 @@ def geovista(
         if difficulty not in (1, 2):
             raise UsageError(f"difficulty is 1 or 2 here, not {difficulty!r}: harder ones need a search by picture")
     tasks = chosen(source, PLACES, geo_tasks, options, DATASETS, columns, on_error)
-    retriever = searched(corpus, engine, corpus_columns)
+    retriever = as_retriever(corpus, engine, corpus_columns)
     view = HIDING if source == PLACES else SHOWN
     tools = [
         _zoom(FRAMES[variant]),

@@ -15,12 +15,11 @@ from agentenv.envs.mm_search import EMBLEMS
 from agentenv.envs.mm_search.datasets import DATASETS
 from agentenv.envs.presets._common import Variant, asked, compose, known, restated, side_by_side
 from agentenv.envs.presets._web import (
-    Searched,
+    GIVE_UP,
     SummaryModel,
     bound,
     closeups,
     expert,
-    searched,
     searched_pictures,
     text_search,
     whole_picture,
@@ -29,7 +28,7 @@ from agentenv.envs.rewards import JudgeModel, judged, tag_format, tool_used
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.rewards.shaping import written
 from agentenv.envs.search.answers import em_match
-from agentenv.envs.search.sources import EMBEDDED, chosen
+from agentenv.envs.search.sources import EMBEDDED, Searched, as_retriever, chosen
 from agentenv.errors import ToolError, ToolErrorKind
 from agentenv.reward import Component, Rubric
 from agentenv.spec import Limits
@@ -43,7 +42,6 @@ from agentenv.types import Task
 
 IMAGE, TEXT = "image_search", "text_search"
 KINDS = ("only-emblem", "emblem-population", "emblem-state")
-GIVE_UP = "Unable to answer due to lack of relevant information"
 SHOWN = Output(max_pixels=672 * 672)
 FORM = (
     "\nAnswer the question about the picture. First reason between <reason> and </reason>. If you are certain, answer"
@@ -131,7 +129,7 @@ def mmsearch_r1(
     known("scoring", scoring or variant, Variant)
     options = {"seed": seed, "split": split, "difficulty": difficulty}
     tasks = chosen(source, EMBLEMS, closeups(KINDS), options, DATASETS, columns, on_error)
-    retriever = searched(corpus, engine, corpus_columns)
+    retriever = as_retriever(corpus, engine, corpus_columns)
     text = text_search(retriever, TEXT, "mmsearch", k=k, excerpt=excerpt, summary=summary, sentences="5 or fewer")
     return compose(
         id="mmsearch-r1",

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from agentenv.env import Env
 from agentenv.envs.presets._common import Variant, asked, compose, flat, known, side_by_side
-from agentenv.envs.presets._web import Searched, bound, expert, one_answer, prompted, searched, text_search
+from agentenv.envs.presets._web import bound, expert, one_answer, prompted, text_search
 from agentenv.envs.rewards import scores, tag_format
 from agentenv.envs.rewards.geo import own_answer, results_text
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.answers import em_match, em_normal
 from agentenv.envs.search.datasets import DATASETS
-from agentenv.envs.search.sources import EMBEDDED, chosen
+from agentenv.envs.search.sources import EMBEDDED, Searched, as_retriever, chosen
 from agentenv.envs.search.tasks import search_tasks
 from agentenv.reward import Component, EpisodeReward, Rubric
 from agentenv.spec import Limits, Texts
@@ -104,7 +104,7 @@ def search_r1(
     known("recipe", recipe, Recipe)
     options = {"seed": seed, "split": split, "difficulty": difficulty if source == EMBEDDED else None}
     tasks = chosen(source, EMBEDDED, search_tasks, options, DATASETS, columns, on_error)
-    retriever = searched(corpus, engine, corpus_columns)
+    retriever = as_retriever(corpus, engine, corpus_columns)
     tool = text_search(retriever, TOOL, "search-r1", k=k, excerpt=excerpt, summary=None, sentences="")
     return compose(
         id="search-r1",

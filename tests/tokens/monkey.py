@@ -12,7 +12,7 @@ CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b":2}}\n</tool_call>
 
 
 class Monkey(TokenPolicy):
-    """Samples what it is given: real tokens in splits of its own, cut anywhere, closed or not."""
+    """Samples what it is given: real tokens in splits of its own, cut anywhere, closed or not; then empty turns."""
 
     def __init__(self, renderer: Any, turns: list[tuple[tuple[int, ...], str]], **options: Any) -> None:
         super().__init__(renderer, **options)
@@ -21,14 +21,15 @@ class Monkey(TokenPolicy):
 
     async def sample(self, request: Request) -> Sampled:
         self.prompts.append(request.prompt.ids)
-        ids, finish = self.turns.pop(0) if self.turns else ((qwen().eos_token_id,), "stop")
+        ids, finish = self.turns.pop(0) if self.turns else ((min(self.renderer.ends),), "stop")
         return Sampled(ids, (-0.25,) * len(ids), finish, f"w{len(self.prompts)}")
 
 
-def odd_split(text: str, every: int) -> tuple[int, ...]:
-    """Ids of a text that the tokenizer would not choose: cut every few characters, and once within a character."""
+def odd_split(text: str, every: int, words: Any = None) -> tuple[int, ...]:
+    """Ids of a text that the tokenizer (Qwen's by default) would not choose: cut every few characters."""
     pieces = [text[n : n + every] for n in range(0, len(text), every)] if every else [text]
-    return tuple(token for piece in pieces for token in qwen()(piece, add_special_tokens=False)["input_ids"])
+    words = words or qwen()
+    return tuple(token for piece in pieces for token in words(piece, add_special_tokens=False)["input_ids"])
 
 
 def tokens_of(turn: tuple[str, int, bool, int]) -> tuple[tuple[int, ...], str]:

@@ -19,13 +19,13 @@ pytest.importorskip("torch", reason="a processor of pictures needs torch (extra:
 
 import agentenv
 from agentenv import tokens as t
-from agentenv.policy.exact import Request, Sampled, TokenPolicy
 from agentenv.policy.rendering import load_renderer
 from agentenv.rollout import play
 from agentenv.spec import Limits
-from agentenv.trajectory import PolicyInfo, Trajectory
+from agentenv.trajectory import Trajectory
 from agentenv.types import Image
 from tests.policy.tiny_vision import tiny_vision
+from tests.tokens.monkey import Monkey, odd_split
 from tests.trajectories.camera import camera
 
 PAD = "<|image_pad|>"
@@ -47,20 +47,13 @@ def written(dialect: str, asked: Sequence[Asked]) -> str:
     return "".join(f"<{name}>{body}</{name}>" for name, body in tags)
 
 
-class Photographer(TokenPolicy):
-    """Says what it is given, a character a token or so; pads that it spells out are letters, never a placeholder."""
-
-    def __init__(self, said: Sequence[str]) -> None:
-        _, processor = tiny_vision("qwen3-vl")
-        super().__init__(load_renderer(processor, renderer="template"))
-        self.words, self.said = processor.tokenizer, list(said)
-        self.info = PolicyInfo("photographer", capture="ids_full")
-
-    async def sample(self, request: Request) -> Sampled:
-        text = self.said.pop(0) if self.said else "<answer>x</answer>"
-        pieces = [text[n : n + 2].encode("utf-8", "replace").decode() for n in range(0, len(text), 2)]
-        ids = [token for piece in pieces for token in self.words(piece, add_special_tokens=False)["input_ids"]]
-        return Sampled((*ids, self.words.eos_token_id), (-0.5,) * (len(ids) + 1), "stop", "w")
+def photographer(said: Sequence[str]) -> Monkey:
+    """Says this, then the answer, two characters a token or so: pads that it spells out are never a placeholder."""
+    _, processor = tiny_vision("qwen3-vl")
+    words = processor.tokenizer
+    texts = [text.encode("utf-8", "replace").decode() for text in (*said, "<answer>x</answer>")]
+    turns = [((*odd_split(text, 2, words), words.eos_token_id), "stop") for text in texts]
+    return Monkey(load_renderer(processor, renderer="template"), turns)
 
 
 def turns(dialect: str) -> st.SearchStrategy[list[str]]:
@@ -110,7 +103,7 @@ def linked(record: Trajectory) -> None:
 async def test_pictures_calls_and_results_are_what_the_record_says(dialect: str, data: Any) -> None:
     said = data.draw(turns(dialect))
     env = camera(dialect=dialect, limits=Limits(turns=5, invalid_turns=9))
-    record = await play(env, Photographer(said), env.tasks[0])
+    record = await play(env, photographer(said), env.tasks[0])
     assert record.outcome is not None
     assert record.outcome.error is None
     media(record)
@@ -123,7 +116,7 @@ async def test_pictures_calls_and_results_are_what_the_record_says(dialect: str,
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_pictures_reach_the_stream_in_each_dialect(dialect: str) -> None:
     env = camera(dialect=dialect)
-    record = await play(env, Photographer([written(dialect, [("snap", seed)]) for seed in (1, 2)]), env.tasks[0])
+    record = await play(env, photographer([written(dialect, [("snap", seed)]) for seed in (1, 2)]), env.tasks[0])
     (segments,) = t.streams(record)
     assert sum(len(segment.media) for segment in segments) == 3
     media(record)
@@ -132,7 +125,7 @@ async def test_pictures_reach_the_stream_in_each_dialect(dialect: str) -> None:
 @pytest.mark.parametrize("form", ["tokens", "trl-sft", "jsonl"])
 def test_an_export_has_the_same_bytes_each_time(form: str, tmp_path: Path) -> None:
     said = [written("hermes", [("snap", 1)]), written("hermes", [("snap", 2), ("note", PAD)])]
-    run = agentenv.rollout(camera(), Photographer(said), tasks=1, group=2)
+    run = agentenv.rollout(camera(), photographer(said), tasks=1, group=2)
     for name in ("first", "second"):
         run.export(form, tmp_path / name)
     first, second = (

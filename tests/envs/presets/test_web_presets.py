@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import agentenv
-from agentenv.envs.presets._web import searched, summary_of, text_search
-from agentenv.envs.presets.deepmmsearch_r1 import GIVE_UP
+from agentenv.envs.presets._web import GIVE_UP, summary_of, text_search
 from agentenv.envs.presets.geovista import HINT
+from agentenv.envs.search.sources import as_retriever
 from agentenv.errors import ConfigError, UnknownNameError, UsageError
 from agentenv.media import media_store
 from agentenv.policy import ScriptedPolicy
@@ -333,14 +333,14 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="1 or 2 here"):
             agentenv.make("geovista", difficulty=difficulty)
     with pytest.raises(UnknownNameError, match="engine"):
-        searched("live:none")
+        as_retriever("live:none")
     with pytest.raises(UnknownNameError, match=r"texts\.unused"):
         agentenv.Env(id="x", tasks=made("search-r1", tmp_path).tasks, texts=Texts(unused={"none": "x"}))
 
 
 def test_live_engines_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAVE_API_KEY", "x")
-    engine = searched("live:brave")
+    engine = as_retriever("live:brave")
     assert isinstance(engine, LiveEngine)
     assert not text_search(engine, "s", "plain", k=2, excerpt=None, summary=None, sentences="").deterministic
 

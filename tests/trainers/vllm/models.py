@@ -1,12 +1,22 @@
-"""Models of random weights that vLLM can serve: one of text, one that sees images; saved with their tokenizers."""
+"""Models of random weights that vLLM can serve, saved with their tokenizers, and an environment that suits them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from agentenv.spec import Limits
 from tests.policy.tiny_vision import TEMPLATE
 from tests.policy.tiny_vision import tokenizer as words
+from tests.worlds import sums
+
+ENDS = range(60, 300)
+"""Tokens that end a turn too, since a model of random weights hardly ever samples its one end token."""
+
+
+def retrying(**options: Any) -> Any:
+    """An environment that asks again and again, so that there are several turns."""
+    return sums(limits=Limits(turns=3, invalid_turns=9), **options)
 
 
 def text_model(folder: Path) -> Path:

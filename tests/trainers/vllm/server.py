@@ -26,6 +26,8 @@ except ImportError:
 """
 """torchvision's wheels are built for GPUs: without one, operators that nothing here calls must at least be declared."""
 
+FLAGS = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+
 
 @contextlib.contextmanager
 def vllm_server(model: Path, name: str, log: Path, *more: str, declare: Path | None = None) -> Iterator[str]:

@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,8 @@ from agentenv.policy.sglang import SGLangPolicy
 from agentenv.rollout import arollout, play_group
 from agentenv.types import Message, StopReason, Text
 from tests.policy.words import seen
-from tests.trainers.vllm.models import text_model
-from tests.trainers.vllm.server import free_port, vllm_process, vllm_server
-from tests.trainers.vllm.test_vllm import ENDS, FLAGS, retrying
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_model(tmp_path_factory.mktemp("text") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def server(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with vllm_server(text, "tiny", tmp_path_factory.mktemp("log") / "log", *FLAGS) as address:
-        yield address
+from tests.trainers.vllm.models import ENDS, retrying
+from tests.trainers.vllm.server import FLAGS, free_port, vllm_process
 
 
 def counted(server: str, name: str) -> float:

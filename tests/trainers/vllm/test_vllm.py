@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,17 @@ from agentenv import tokens as t
 from agentenv.errors import PolicyError
 from agentenv.policy import VLLMEnginePolicy, VLLMPolicy
 from agentenv.rollout import play, play_group
-from agentenv.spec import Limits
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Message, StopReason, Text, Tokens
 from tests.policy.tiny_vision import picture
 from tests.policy.words import seen, task
-from tests.trainers.vllm.models import text_model, vision_model
-from tests.trainers.vllm.server import vllm_server
-from tests.worlds import sums
-
-ENDS = range(60, 300)
-"""Tokens that end a turn too, since a model of random weights hardly ever samples its one end token."""
-
-FLAGS = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_model(tmp_path_factory.mktemp("text") / "tiny")
+from tests.trainers.vllm.models import ENDS, retrying, vision_model
+from tests.trainers.vllm.server import FLAGS, vllm_server
 
 
 @pytest.fixture(scope="module")
 def vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return vision_model(tmp_path_factory.mktemp("vision") / "tiny-vl")
-
-
-@pytest.fixture(scope="module")
-def server(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with vllm_server(text, "tiny", tmp_path_factory.mktemp("log") / "log", *FLAGS) as address:
-        yield address
-
-
-def retrying(**options: Any) -> Any:
-    """An environment that asks again and again, so that there are several turns."""
-    return sums(limits=Limits(turns=3, invalid_turns=9), **options)
 
 
 def recomputed(folder: Path, segments: list[t.Segment], temperature: float) -> list[float]:
