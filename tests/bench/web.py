@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
-from aiohttp import web
+from aiohttp import ClientSession, TCPConnector
 
 from agentenv.cassette import Cassette
 from agentenv.env import Env
@@ -70,19 +72,28 @@ async def played(env: Env, concurrency: int, policy: Policy) -> float:
 # -- a backend that takes its time ------------------------------------------------------------------------------------
 
 
-async def answer(request: web.Request) -> web.Response:
-    await asyncio.sleep(SECONDS)
-    rows = [{"title": f"Title {i}", "url": f"https://e.org/{i}", "description": TEXT} for i in range(3)]
-    return web.json_response({"web": {"results": rows}})
+BODY = json.dumps(
+    {"web": {"results": [{"title": f"Title {i}", "url": f"https://e.org/{i}", "description": TEXT} for i in range(3)]}}
+).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+class Answering(asyncio.Protocol):
+    """Answers each request after so long, and does no more: what is slow in the figure shall not be the server."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self.rest = (self.rest + data).split(b"\r\n\r\n")
+        for _ in requests:
+            asyncio.get_running_loop().call_later(SECONDS, self.transport.write, ANSWER)
 
 
 async def serve() -> None:
-    app = web.Application()
-    app.router.add_get("/res/v1/web/search", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=2048).start()
-    print(runner.addresses[0][1], flush=True)
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()
 
 
@@ -98,30 +109,56 @@ def backend() -> Iterator[str]:
             process.kill()
 
 
+Playing: TypeAlias = Coroutine[Any, Any, float]
+
+
+async def bare(url: str, episodes: int) -> float:
+    """Seconds that the same requests take with nothing but the HTTP client around them."""
+
+    async def episode(number: int) -> None:
+        for done in range(CALLS):
+            asked = {"q": f"number {number} {done}"}
+            async with session.get(f"{url}/res/v1/web/search", params=asked) as answer:
+                await answer.json()
+
+    async with ClientSession(connector=TCPConnector(limit=0)) as session:
+        started = time.perf_counter()
+        await asyncio.gather(*map(episode, range(episodes)))
+        return time.perf_counter() - started
+
+
+async def searching(url: str, episodes: int, model: float) -> float:
+    """Seconds that the episodes take, each turn of the policy that many."""
+    engine = make_engine("brave", base_url=url)
+    try:
+        return await played(world(web_search_tool(engine), episodes), episodes, Slow(model))
+    finally:
+        await engine.close()
+
+
 def waiting(scale: Scale) -> list[Figure]:
-    """With a model that takes a second a turn, and with one that takes no time: all searches at the same moment."""
-    episodes = scale.of(EPISODES, 8)
+    """With a model that takes a second a turn; with one that takes no time, so that all search at the same moment; and
+    the HTTP client alone at that, which opens its 256 connections in the same moment too."""
+    episodes, model = scale.of(EPISODES, 8), scale.of(100, 1) / 100
     os.environ.setdefault("BRAVE_API_KEY", "none")
-
-    async def work(url: str, model: float) -> float:
-        engine = make_engine("brave", base_url=url)
-        try:
-            return await played(world(web_search_tool(engine), episodes), episodes, Slow(model))
-        finally:
-            await engine.close()
-
-    figures = []
+    ways = (
+        ("search_256", model, 1.1, partial(searching, episodes=episodes, model=model)),
+        ("search_256_instant", 0.0, None, partial(searching, episodes=episodes, model=0.0)),
+        ("search_256_bare", 0.0, None, partial(bare, episodes=episodes)),
+    )
     with backend() as url:
-        for name, model, most in (("search_256", scale.of(100, 1) / 100, 1.1), ("search_256_instant", 0.0, None)):
-            cpu = time.process_time()
-            seconds = min(asyncio.run(work(url, model)) for _ in range(scale.of(2, 1)))
-            ideal = CALLS * SECONDS + (CALLS + 1) * model
-            why = (
-                f"{episodes} episodes at once, {CALLS} searches of {SECONDS:g} s each, {model:g} s of model a turn: "
-                f"{seconds:.2f} s, ideally {ideal:g} s; CPU time {(time.process_time() - cpu) / scale.of(2, 1):.2f} s"
-            )
-            figures.append(Figure(name, seconds / ideal, "x", most=most, why=why))
-    return figures
+        return [_waited(scale, name, pause, most, partial(play, url)) for name, pause, most, play in ways]
+
+
+def _waited(scale: Scale, name: str, model: float, most: float | None, play: Callable[[], Playing]) -> Figure:
+    rounds, cpu = scale.of(3, 1), time.process_time()
+    seconds = min(asyncio.run(play()) for _ in range(rounds))
+    ideal = CALLS * SECONDS + (CALLS + 1) * model
+    why = (
+        f"{scale.of(EPISODES, 8)} episodes at once, {CALLS} searches of {SECONDS:g} s each, {model:g} s of model a "
+        f"turn: {seconds:.2f} s, ideally {ideal:g} s; CPU time {(time.process_time() - cpu) / rounds:.2f} s"
+    )
+    return Figure(name, seconds / ideal, "x", most=most, why=why)
 
 
 # -- a replay ---------------------------------------------------------------------------------------------------------
@@ -169,7 +206,7 @@ def measure(scale: Scale) -> list[Figure]:
     return [*waiting(scale), replaying(scale)]
 
 
-GROUP = Group("web", ("search_256", "search_256_instant", "replay_added"), measure)
+GROUP = Group("web", ("search_256", "search_256_instant", "search_256_bare", "replay_added"), measure)
 
 if __name__ == "__main__":
     asyncio.run(serve())
