@@ -123,10 +123,16 @@ class InfrastructureError(AgentEnvError):
 
 
 class PolicyError(InfrastructureError):
-    """A policy's engine did not answer usefully, after all retries."""
+    """A policy's engine did not answer usefully, after all retries.
 
-    permanent: bool = False
-    """Trying again would fail again: a wrong key, an unknown model."""
+    Args:
+        message: what happened.
+        permanent: trying again would fail again: a wrong key, an unknown model.
+    """
+
+    def __init__(self, message: str = "", *, permanent: bool = False) -> None:
+        self.permanent = permanent
+        super().__init__(message)
 
 
 class WorkerError(InfrastructureError):

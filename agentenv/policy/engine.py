@@ -11,8 +11,10 @@ from agentenv.errors import ConfigError, PolicyError, UnknownNameError
 from agentenv.policy.exact import Request, TokenPolicy
 from agentenv.policy.options import check_choice, check_flags, check_number
 from agentenv.policy.rendering import load_renderer
+from agentenv.policy.sampled import log_probabilities, token_ids
 from agentenv.policy.wire import Media, VideoForm
 from agentenv.tokens import Segment, expand
+from agentenv.tokens.conversation import first_difference
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -141,7 +143,7 @@ class EnginePolicy(TokenPolicy):
             sent = expand(Segment(prompt.ids, False, media=prompt.media)).ids
         if tuple(got) == sent:
             return
-        place = next((n for n, (a, b) in enumerate(zip(got, sent, strict=False)) if a != b), min(len(got), len(sent)))
+        place = first_difference(got, sent)
         raise refused(
             f"{self.model}: the engine had other token ids than it was sent: {len(got)} instead of {len(sent)}, the"
             f" first difference at {place}. Tokenizer, chat template and image processor here must be those of the"
@@ -152,21 +154,20 @@ class EnginePolicy(TokenPolicy):
         """Ids and log-probabilities of a turn as the engine gave them.
 
         Raises:
-            PolicyError: there are none, or not as many of one as of the other.
+            PolicyError: there are none, not as many of one as of the other, or one is not what it must be.
         """
-        if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
+        if not isinstance(ids, list):
             raise refused(f"{self.model}: the engine gave no token ids; nothing is computed from its text instead")
         values = logprobs if isinstance(logprobs, list) else []
-        if len(values) != len(ids) or not all(isinstance(value, (int, float)) for value in values):
-            raise refused(f"{self.model}: the engine gave {len(values)} log-probabilities for {len(ids)} tokens")
-        return tuple(ids), tuple(min(0.0, float(value)) for value in values)
+        try:
+            return token_ids("token_ids", ids), log_probabilities("logprobs", values, len(ids))
+        except ValueError as error:
+            raise refused(f"{self.model}: in the engine's answer {error}") from None
 
 
 def refused(text: str) -> PolicyError:
     """An error that no further try can cure."""
-    error = PolicyError(text)
-    error.permanent = True
-    return error
+    return PolicyError(text, permanent=True)
 
 
 def _checked(engine: Engine) -> None:

@@ -125,15 +125,7 @@ class TokenPolicy(Policy):
         return self._native(action, observation) if observation.dialect == "native" else action
 
     async def _prompt(self, observation: Observation) -> tuple[Prompt, tuple[Image | Video, ...]]:
-        """The prompt and the media that stand in it. Pictures are decoded in a thread."""
-        observation = self._shown(observation)
-        media = media_of(observation.messages)
-        if not media:
-            return prompt_of(self.renderer, observation, forks=self.forks), ()
-        prompt = await asyncio.to_thread(prompt_of, self.renderer, observation, forks=self.forks)
-        if [part.sha256 for part in media] != [span.sha256 for span in prompt.media]:
-            raise PolicyError("the media of the conversation are not those of its token stream")
-        return prompt, tuple(media)
+        return await prompt_and_media(self.renderer, self._shown(observation), forks=self.forks)
 
     def _shown(self, observation: Observation) -> Observation:
         """The conversation as the model is shown it: clips as images, where it takes those and no videos."""
@@ -152,6 +144,28 @@ class TokenPolicy(Policy):
         if turn.error or not turn.calls:
             return action
         return replace(action, text=turn.content, calls=turn.calls, reasoning=turn.reasoning)
+
+
+async def prompt_and_media(
+    renderer: Renderer, observation: Observation, *, forks: bool
+) -> tuple[Prompt, tuple[Image | Video, ...]]:
+    """The prompt of a conversation and the media that stand in it. Pictures are decoded in a thread.
+
+    Args:
+        renderer: of the model.
+        observation: the conversation as the model is shown it (see `agentenv.policy.wire.shown`).
+        forks: see `agentenv.tokens.conversation.prompt_of`.
+
+    Raises:
+        PolicyError: see `agentenv.tokens.conversation.prompt_of`.
+    """
+    media = media_of(observation.messages)
+    if not media:
+        return prompt_of(renderer, observation, forks=forks), ()
+    prompt = await asyncio.to_thread(prompt_of, renderer, observation, forks=forks)
+    if [part.sha256 for part in media] != [span.sha256 for span in prompt.media]:
+        raise PolicyError("the media of the conversation are not those of its token stream")
+    return prompt, tuple(media)
 
 
 class _Episode(Policy):

@@ -44,8 +44,8 @@ class HTTPError(PolicyError):
     """The server answered with a status that is not success. `text` is its cleaned message."""
 
     def __init__(self, message: str, status: int, text: str) -> None:
-        self.status, self.text, self.permanent = status, text, status in PERMANENT
-        super().__init__(message)
+        self.status, self.text = status, text
+        super().__init__(message, permanent=status in PERMANENT)
 
     def __reduce__(self) -> tuple[type[HTTPError], tuple[str, int, str]]:
         return type(self), (str(self), self.status, self.text)

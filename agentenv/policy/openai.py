@@ -11,16 +11,14 @@ from typing import Any, Literal, get_args
 
 import aiohttp
 import msgspec
-from msgspec.structs import replace
 
 from agentenv.errors import ConfigError, PolicyError, did_you_mean
 from agentenv.policy.base import Policy
+from agentenv.policy.captured import Capture, make_capture
 from agentenv.policy.http import Client, HTTPError, Patience, TransientError, decoded, read_body, said
 from agentenv.policy.options import check_choice, check_flags, check_number
 from agentenv.policy.stream import read_stream
 from agentenv.policy.wire import Address, Media, VideoForm, read_call, restored, video_reading, wire_messages
-from agentenv.tokens.conversation import context_of
-from agentenv.tokens.renderer import media_of
 from agentenv.trajectory import PolicyInfo
 from agentenv.types import Action, Observation, Task, Usage
 
@@ -35,7 +33,8 @@ class OpenAIPolicy(Policy):
 
     In the native dialect tools travel in `tools` and calls come back in `tool_calls`. In any other dialect the
     conversation travels as text, the dialect's stop strings are sent along, and a stop string that the server cut off
-    is put back. A prompt that is too long for the model is a turn of no text with finish reason "length", not an error.
+    is put back. A prompt that is too long for the model is a turn of no text with finish reason "length", or "overflow"
+    where ids are captured, and no error.
 
     Args:
         model: the model's name on the server.
@@ -63,9 +62,15 @@ class OpenAIPolicy(Policy):
             from leaving out frames beyond the 32nd and, where the conversation holds one clip, tell the frames' times;
             of several it counts each from 0, and only the window written before each says where it belongs.
         send_reasoning: pass earlier reasoning back, in the field from which it was read.
-        capture: "ids" asks for token ids and log-probabilities (vLLM) and takes them as the truth. The ids of a prompt
-            without media are kept as well. The server tokenises the conversation anew for each turn: where its ids do
-            not go on with those that were sampled, the record says so and starts another stream.
+        capture: "ids" asks for the token ids and log-probabilities of turns and the ids of prompts (vLLM), and takes
+            them as the truth. Log-probabilities are as the server gives them; vLLM gives those of what it samples from
+            if started with `--logprobs-mode processed_logprobs`. The server tokenises the conversation anew for each
+            turn: where its ids do not go on with those that were sampled, the record says so and starts another
+            stream. Images and videos need `tokenizer`.
+        tokenizer: of the served model, to hold the ids of its prompts against the conversation as it must be, token by
+            token: its folder, a name that transformers resolves, or a loaded tokenizer or processor. A prompt with
+            other ids is then refused.
+        forks: with `tokenizer`, a prompt in which the server tokenised earlier turns anew starts another stream.
         trust_env: use the proxy that HTTP_PROXY and its like name.
 
     Raises:
@@ -99,6 +104,8 @@ class OpenAIPolicy(Policy):
         video: VideoForm = "frames",
         send_reasoning: bool = False,
         capture: Literal["text", "ids"] = "text",
+        tokenizer: Any = None,
+        forks: bool = False,
         trust_env: bool = False,
     ) -> None:
         address = base_url or os.environ.get("OPENAI_BASE_URL", "")
@@ -116,29 +123,37 @@ class OpenAIPolicy(Policy):
         _check_patience(timeout, deadline, retries, pause, concurrency)
         self.media, self.image_url, self.tool_media = media, image_url, tool_media
         self.video: VideoForm = video
-        self.prices, self.capture = prices, capture
+        self.prices = prices
         self.stream, self.on_delta, self.send_reasoning = stream or on_delta is not None, on_delta, send_reasoning
         self.model, self.native, self.seed, self.stop = model, native, seed, tuple(stop)
         self._fixed: dict[str, Any] = {key: value for key, value in sampling.items() if value is not None}
-        self._extra = self._asked() | dict(extra_body or {})
+        self._extra = self._asked(capture) | dict(extra_body or {})
+        self._capture: Capture | None = None
+        if capture == "ids":
+            ways: dict[str, Any] = {"media": media, "video": video, "tool_media": tool_media, "forks": forks}
+            self._capture = make_capture(model, tokenizer, self._extra, **ways)
+        elif tokenizer is not None or forks:
+            raise ConfigError("tokenizer=... and forks=True go with capture='ids'")
         patience = Patience(timeout=timeout, deadline=deadline, retries=retries, pause=pause)
         self.client = Client(address, api_key_env, patience, concurrency, trust_env)
         self.info = self._described()
         self._reasoning_field = "reasoning_content"
         self._models: list[str] | None = None
 
-    def _asked(self) -> dict[str, Any]:
+    def _asked(self, capture: str) -> dict[str, Any]:
         asked: dict[str, Any] = {}
         if self.stream:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
-        if self.capture == "ids":
+        if capture == "ids":
             asked |= {"return_token_ids": True, "logprobs": True}
         return asked
 
     def _described(self) -> PolicyInfo:
         settings = self._fixed | {"base_url": self.client.shown_url, "seed": self.seed, "stop": list(self.stop)}
         settings |= {"native": self.native, "video": self.video, "extra_body": without_secrets(self._extra)}
-        return PolicyInfo("openai", self.model, settings, "ids_completion" if self.capture == "ids" else "text")
+        if self._capture is None:
+            return PolicyInfo("openai", self.model, settings, "text")
+        return PolicyInfo("openai", self.model, settings | self._capture.settings, "ids_full")
 
     def __repr__(self) -> str:
         return f"<OpenAIPolicy {self.model} at {self.client.shown_url}>"
@@ -161,6 +176,7 @@ class OpenAIPolicy(Policy):
         """
         started = time.perf_counter()
         native = observation.dialect == "native" if self.native is None else self.native
+        expected = await self._capture.expected(observation, native) if self._capture else None
         request = self._request(observation, native, seed)
         stops = tuple(request.get("stop", ()))
 
@@ -171,10 +187,11 @@ class OpenAIPolicy(Policy):
             answer, retries = await self.client.post("chat/completions", msgspec.json.encode(request), read)
         except HTTPError as error:
             if error.status in (400, 413, 422) and _TOO_LONG.search(error.text):
-                return Action("", finish_reason="length", seconds=time.perf_counter() - started)
+                finish = "overflow" if self._capture else "length"
+                return Action("", finish_reason=finish, seconds=time.perf_counter() - started)
             raise await self._explained(error) from None
         action = self._action(answer, stops, time.perf_counter() - started, retries)
-        return self._exact(action, answer, observation) if self.capture == "ids" else action
+        return self._capture.taken(action, answer, observation, native, expected) if self._capture else action
 
     def _request(self, observation: Observation, native: bool, seed: int | None) -> dict[str, Any]:
         request: dict[str, Any] = {"model": self.model, **self._fixed}
@@ -238,23 +255,6 @@ class OpenAIPolicy(Policy):
             seconds=seconds,
             retries=retries,
         )
-
-    def _exact(self, action: Action, choice: dict[str, Any], observation: Observation) -> Action:
-        """The turn with its ids, and those of its prompt where the server tells them and no media stand in it."""
-        ids, logprobs = _tokens(choice)
-        if ids is None:
-            error = PolicyError(
-                f"{self.model}: the server gave no token ids, for which capture='ids' asks (return_token_ids, which"
-                " vLLM knows); nothing is computed from its text instead. Use capture='text', or a policy that works"
-                " with ids (vllm:, sglang:, transformers:)"
-            )
-            error.permanent = True
-            raise error
-        given = choice.get("prompt_token_ids")
-        context = None
-        if isinstance(given, list) and given and all(type(token) is int for token in given):
-            context = None if media_of(observation.messages) else context_of(observation, given)
-        return replace(action, token_ids=ids, logprobs=logprobs, context=context)
 
     def _reasoning(self, message: dict[str, Any]) -> str:
         for field in ("reasoning_content", "reasoning"):
@@ -330,9 +330,8 @@ def _check_patience(timeout: Any, deadline: Any, retries: Any, pause: Any, concu
 
 def _hinted(error: HTTPError, hint: str) -> PolicyError:
     text = str(error).rstrip()
-    hinted = PolicyError(f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {hint}")
-    hinted.permanent = error.permanent
-    return hinted
+    end = "" if text.endswith((".", "!", "?")) else "."
+    return PolicyError(f"{text}{end} {hint}", permanent=error.permanent)
 
 
 def without_secrets(value: Any) -> Any:
@@ -351,15 +350,3 @@ def _text(content: Any) -> str:
 
 def _count(value: Any) -> int:
     return int(value) if isinstance(value, (int, float)) else 0
-
-
-def _tokens(choice: dict[str, Any]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-    """Sampled ids and their log-probabilities. Log-probabilities without ids, or of another number, say nothing."""
-    ids = choice.get("token_ids")
-    if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids):
-        return None, None
-    listed = choice.get("logprobs")
-    entries = listed.get("content") if isinstance(listed, dict) else None
-    values = [entry.get("logprob") for entry in entries or () if isinstance(entry, dict)]
-    numbers = tuple(float(value) for value in values if isinstance(value, (int, float)))
-    return tuple(ids), numbers if len(numbers) == len(values) == len(ids) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -29,7 +29,10 @@ async def read_stream(
     choice = _Choice(on_delta)
     try:
         async for data in _events(answer):
-            choice.add(data, clean)
+            try:
+                choice.add(data, clean)
+            except (TypeError, AttributeError, KeyError):  # a list where there should be an object, and so on
+                raise TransientError("a piece of the stream is no piece of an answer") from None
     except (TransientError, aiohttp.ClientError, TimeoutError, OSError) as error:
         if choice.shown:
             raise PolicyError(f"the stream broke off: {clean(str(error) or type(error).__name__)}") from None
@@ -74,7 +77,7 @@ class _Choice:
         self.text: list[str] = []
         self.reasoning: dict[str, list[str]] = {}
         self.calls: dict[int, dict[str, Any]] = {}
-        self.ids: list[int] = []
+        self.ids: list[Any] = []
         self.prompt: Any = None
         self.logprobs: list[Any] = []
 
@@ -89,8 +92,8 @@ class _Choice:
         for choice in choices[:1]:
             self.finish = choice.get("finish_reason") or self.finish
             self.stop_reason = choice.get("stop_reason", choice.get("matched_stop")) or self.stop_reason
-            self.ids += choice.get("token_ids") or ()
-            self.logprobs += (choice.get("logprobs") or {}).get("content") or ()
+            self.ids += _items(choice.get("token_ids"))
+            self.logprobs += _items((choice.get("logprobs") or {}).get("content"))
             self._delta(choice.get("delta") or {})
 
     def _delta(self, delta: dict[str, Any]) -> None:
@@ -126,3 +129,8 @@ class _Choice:
         if self.ids:
             choice |= {"token_ids": self.ids, "logprobs": {"content": self.logprobs}}
         return choice if self.stop_reason is None else {**choice, "stop_reason": self.stop_reason}
+
+
+def _items(piece: Any) -> Sequence[Any]:
+    """What a chunk adds to a list. Anything but a list becomes an item that whoever reads the whole must refuse."""
+    return piece if isinstance(piece, list) else () if piece is None else ([piece],)

@@ -61,13 +61,12 @@ def prompt_of(renderer: Renderer, observation: Observation, *, forks: bool = Fal
             return _prompt(ids, spans, added)
     reason = added if isinstance(added, str) else ""
     if not forks:
-        error = PolicyError(
+        raise PolicyError(
             f"the conversation cannot go on token by token: {reason}. Nothing that was sampled is tokenised again, so"
             " use a chat template that only appends (trainers ship such variants), or allow forks=True: the"
-            " conversation is then rendered anew, and the record starts another stream there"
+            " conversation is then rendered anew, and the record starts another stream there",
+            permanent=True,
         )
-        error.permanent = True
-        raise error
     return _anew(renderer, observation, native, reason)
 
 
@@ -91,11 +90,23 @@ def context_of(observation: Observation, given: Sequence[int]) -> Tokens:
     ids, _ = _joined(before)
     if list(given[: len(ids)]) == ids:
         return Tokens(tuple(given[len(ids) :]))
-    same = next((n for n, (a, b) in enumerate(zip(ids, given, strict=False)) if a != b), min(len(ids), len(given)))
-    return Tokens(
-        tuple(given),
-        fork=f"the server tokenised earlier turns anew: of {len(ids)} ids it kept the first {same}",
-    )
+    return Tokens(tuple(given), fork=tokenised_anew(len(ids), first_difference(ids, given)))
+
+
+def tokenised_anew(before: int, kept: int) -> str:
+    """Why a stream starts anew where a server tokenises conversations itself.
+
+    Args:
+        before: ids of the stream so far.
+        kept: how many of them, at their beginning, the server's are the same as.
+    """
+    return f"the server tokenised earlier turns anew: of {before} ids it kept the first {kept}"
+
+
+def first_difference(first: Sequence[int], second: Sequence[int]) -> int:
+    """Where two rows of ids begin to differ: the length of the shorter one where that is the beginning of the other."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _turns(observation: Observation) -> bool:

@@ -73,7 +73,8 @@ class PackageRenderer:
     def _only_text(self, messages: Sequence[Message]) -> None:
         for part in media_of(messages):
             kind = type(part).__name__.lower()
-            raise PolicyError(f"this policy is text-only; {kind} part found (renderer='template' may take it)")
+            text = f"this policy is text-only; {kind} part found (renderer='template' may take it)"
+            raise PolicyError(text, permanent=True)
 
 
 _OPENED: dict[str, Any] = {"add_generation_prompt": True}

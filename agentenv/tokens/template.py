@@ -91,7 +91,8 @@ class TemplateRenderer:
             if native and any(tool.name not in text for tool in tools):
                 raise PolicyError(
                     f"the chat template of {self.name} leaves out the tools: play in a text dialect (dialect='hermes',"
-                    " say), which writes them into the system message, or give a template that knows tools"
+                    " say), which writes them into the system message, or give a template that knows tools",
+                    permanent=True,
                 )
             known = self._tokens(self.encoded(text), media_of(messages), native)
             self._remember(key, known)
@@ -167,7 +168,7 @@ class TemplateRenderer:
             messages = [message | {"content": _listed(message["content"])} for message in messages]
         try:
             with self._lock:
-                text: str = self.tokenizer.apply_chat_template(
+                made: str = self.tokenizer.apply_chat_template(
                     messages,
                     tools=tools,
                     chat_template=self.template,
@@ -177,8 +178,10 @@ class TemplateRenderer:
                 )
         except (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             said = str(error) or type(error).__name__
-            raise PolicyError(f"the chat template of {self.name} refuses the conversation: {said}") from None
-        return text
+            raise PolicyError(
+                f"the chat template of {self.name} refuses the conversation: {said}", permanent=True
+            ) from None
+        return made
 
     def encoded(self, text: str) -> tuple[int, ...]:
         """The ids of a text, control tokens read as such, nothing added."""
@@ -230,9 +233,14 @@ class TemplateRenderer:
                 if isinstance(part, (Image, Video)):
                     kind = type(part).__name__.lower()
                     if self.eyes is None:
-                        raise PolicyError(f"this policy is text-only; {kind} part found")
+                        raise PolicyError(
+                            f"this policy is text-only; {kind} part found: {self.name} has no processor for {kind}s."
+                            " Give a model that has one, or play an environment without them",
+                            permanent=True,
+                        )
                     if kind not in self.eyes.tokens:
-                        raise PolicyError(f"this policy sees {', '.join(self.eyes.tokens)}s, not {kind}s")
+                        seen = ", ".join(self.eyes.tokens)
+                        raise PolicyError(f"this policy sees {seen}s, not {kind}s (video='video')", permanent=True)
 
     def _tokens(self, ids: tuple[int, ...], media: Sequence[Image | Video], native: bool) -> Tokens:
         if self.eyes is None:
@@ -243,9 +251,11 @@ class TemplateRenderer:
         wanted = [type(part).__name__.lower() for part in media]
         for kind, token in self.eyes.tokens.items():
             if found.count(kind) != wanted.count(kind):
-                raise PolicyError(self._mismatch(kind, token, found.count(kind), wanted.count(kind), native))
+                text = self._mismatch(kind, token, found.count(kind), wanted.count(kind), native)
+                raise PolicyError(text, permanent=True)
         if found != wanted:
-            raise PolicyError(f"the chat template of {self.name} changes the order of images and videos")
+            text = f"the chat template of {self.name} changes the order of images and videos"
+            raise PolicyError(text, permanent=True)
         spans = [replace(self.eyes.look(part), offset=place) for place, part in zip(places, media, strict=True)]
         return Tokens(ids, media=tuple(spans))
 

@@ -142,7 +142,7 @@ def turns_only(change: Any) -> Any:
 
 SPOILT: list[tuple[Any, str, bool]] = [
     (lacking("token_ids"), "the engine gave no token ids; nothing is computed from its text instead", True),
-    (lacking("logprobs"), "the engine gave 0 log-probabilities for 1 tokens", True),
+    (lacking("logprobs"), "answer logprobs has 0 log-probabilities for 1 tokens", True),
     (lacking("prompt_token_ids"), "does not say which token ids it was given", True),
     (other_ids, "had other token ids than it was sent.*the first difference at 0.*tokenizer=", True),
     (aborted, "the server ended a turn with 'abort'", False),
@@ -165,7 +165,7 @@ async def test_what_sglang_gives_otherwise_is_refused() -> None:
     async with token_server(ids_of("ab")) as server:
         policy = policy_of(server, SGLangPolicy)
         for change, why in (
-            (lambda a: a["meta_info"].pop("output_token_logprobs"), "the engine gave 0 log-probabilities"),
+            (lambda a: a["meta_info"].pop("output_token_logprobs"), "logprobs has 0 log-probabilities"),
             (lambda a: a.update(output_ids=[1]), "other token ids than it gave log-probabilities for"),
             (lambda a: a["meta_info"].update(finish_reason={"type": "abort"}), "ended a turn with 'abort'"),
             (lambda a: a.pop("meta_info"), "holds no meta_info"),

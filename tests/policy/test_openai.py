@@ -7,21 +7,15 @@ import base64
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
-from agentenv import tokens as t
-from agentenv.errors import ConfigError, PolicyError, UsageError
+from agentenv.errors import ConfigError, PolicyError
 from agentenv.policy import OpenAIPolicy, make_policy
 from agentenv.policy.openai import without_secrets
 from agentenv.policy.wire import read_call, restored
-from agentenv.rollout import play
-from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Message, Observation, Table, Text, Tokens, ToolCall, Usage, Video
 from tests.policy.chat_server import ChatServer, chat_server, completion, delta, status, stream
-from tests.policy.chat_server import text as reply
 from tests.policy.words import TOOLS, seen, task
-from tests.worlds import sums
 
 PNG = b"\x89PNG rest"
 PICTURE = Image("ab" * 32, "image/png", 4, 3, handle="image_1")
@@ -190,85 +184,6 @@ async def test_each_turn_has_a_seed_of_its_own_that_can_be_had_again() -> None:
     assert len(set(seeds[2:6])) == 4
     assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds[:6])
     assert seeds[6] is None
-
-
-async def test_ids_and_logprobs_are_taken_where_the_server_gives_them() -> None:
-    logprobs = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1}]}
-    action, sent = await taken(completion("ab", token_ids=[5, 6], logprobs=logprobs), capture="ids")
-    assert (action.token_ids, action.logprobs) == ((5, 6), (-0.5, -1.0))
-    assert sent["return_token_ids"] is True
-    assert sent["logprobs"] is True
-    odd: dict[str, Any]
-    for odd in ({}, {"token_ids": None}, {"token_ids": ["5"]}):
-        async with chat_server() as server:
-            server.answer = completion("ab", logprobs=logprobs, **odd)
-            policy = policy_of(server, capture="ids")
-            with pytest.raises(PolicyError, match=r"gave no token ids, .*capture='text'") as caught:
-                await policy.act(seen())
-            await policy.close()
-        assert caught.value.permanent
-    for odd in ({}, {"logprobs": {"content": [{"logprob": None}, {"logprob": -1}]}}, {"logprobs": {"content": []}}):
-        action, _ = await taken(completion("ab", token_ids=[5, 6], **odd), capture="ids")
-        assert (action.token_ids, action.logprobs) == ((5, 6), None)
-    action, sent = await taken(completion("ab", token_ids=[5, 6]))
-    assert action.token_ids is None
-    assert "logprobs" not in sent
-
-
-async def played(*turns: tuple[str, list[int], list[int] | None]) -> Trajectory:
-    env = sums()
-    async with chat_server() as server:
-        for text, ids, prompt in turns:
-            made = completion(text, token_ids=ids, logprobs={"content": [{"logprob": -1.0}] * len(ids)})
-            server.faults.append(reply(msgspec.json.encode(made | {"prompt_token_ids": prompt}).decode()))
-        policy = policy_of(server, capture="ids")
-        record = await play(env, policy, env.tasks[0])
-        await policy.close()
-    return Trajectory.from_json(record.to_json())
-
-
-CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
-ANSWER = "<answer>3</answer>"
-
-
-async def test_the_prompts_that_a_server_had_are_kept_and_held_against_what_was_sampled() -> None:
-    record = await played((CALL, [5, 6], [1, 2, 3]), (ANSWER, [9], [1, 2, 3, 5, 6, 7, 8]))
-    (segments,) = t.streams(record)
-    t.check(segments)
-    assert [(segment.ids, segment.sampled) for segment in segments] == [
-        ((1, 2, 3), False),
-        ((5, 6), True),
-        ((7, 8), False),
-        ((9,), True),
-    ]
-
-
-async def test_a_server_that_tokenises_what_was_sampled_anew_starts_another_stream() -> None:
-    record = await played((CALL, [5, 6], [1, 2, 3]), (ANSWER, [9], [1, 2, 3, 56, 7, 8]))
-    first, second = t.streams(record)
-    assert t.flat(first).ids == [1, 2, 3, 5, 6]
-    assert t.flat(second).ids == [1, 2, 3, 56, 7, 8, 9]
-    assert t.flat(second).mask == [0, 0, 0, 0, 0, 0, 1]
-    reasons = [node.tokens.fork for node in record.nodes if node.tokens is not None and node.tokens.fork]
-    assert reasons == ["the server tokenised earlier turns anew: of 5 ids it kept the first 3"]
-
-
-async def test_prompts_that_are_not_told_once_break_no_stream() -> None:
-    record = await played((CALL, [5, 6], None), (ANSWER, [9], [1, 2, 3, 5, 6, 7, 8]))
-    reasons = [node.tokens.fork for node in record.nodes if node.tokens is not None and node.tokens.fork]
-    assert reasons == ["turns in it came without token ids"]
-    record = await played((CALL, [5, 6], [1, 2, 3]), (ANSWER, [9], None))
-    with pytest.raises(UsageError, match="lacks what its engine was given before it"):
-        t.streams(record)
-
-
-async def test_prompts_with_media_are_not_kept_as_if_they_were_text() -> None:
-    shown = seen(Message("user", (Text("see"), PICTURE)))
-    made = completion("ab", token_ids=[5, 6]) | {"prompt_token_ids": [1, 2, 3]}
-    action, _ = await taken(made, shown, capture="ids", media=lambda _: PNG)
-    assert (action.token_ids, action.context) == ((5, 6), None)
-    action, _ = await taken(made | {"prompt_token_ids": ["1"]}, capture="ids")
-    assert action.context is None
 
 
 async def test_cost_comes_from_the_prices_or_from_the_server() -> None:
