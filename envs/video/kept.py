@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from agentenv.envs._kept import keep, read_kept
 from agentenv.envs.video.encode import encode, encoded_by
 from agentenv.envs.video.film import FPS, SIZE, Film
 from agentenv.errors import DataError
@@ -19,7 +19,7 @@ from agentenv.types import Video
 
 MOST_BYTES = 4 << 30
 """What the folder of films may hold; the least recently used go first."""
-_ELSE = "give another folder for films, or none"
+_WHAT = "the film"
 _KNOWN_MOST = 65_536
 _known: dict[str, Video] = {}
 _lock = threading.Lock()
@@ -56,45 +56,19 @@ def film_video(film: Film, cache: Path | None = None, must: bool = True) -> Vide
     file = None if cache is None else cache / f"{key}.mp4"
     data: bytes | None = None
     with suppress(*() if must else (DataError,)):
-        data = _read(file) if file is not None else None
+        data = read_kept(file, _WHAT) if file is not None else None
     if data is None:
         data = encode(film)
         with suppress(*() if must else (DataError,)):
             if file is not None:
-                _keep(file, data)
+                keep(file, data, _WHAT)
+                _trim(file.parent, MOST_BYTES)
     video = Video(store.put_bytes(data), "video/mp4", *SIZE, film.duration, float(FPS))
     with _lock:
         if len(_known) >= _KNOWN_MOST:
             _known.clear()
         _known[key] = video
     return video
-
-
-def _read(file: Path) -> bytes | None:
-    """The bytes of a file, which counts as used; None where there is none."""
-    try:
-        data = file.read_bytes()
-        with suppress(OSError):  # somebody else's folder can be read and not touched
-            os.utime(file)
-        return data
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"the film cannot be read: {error.strerror}; {_ELSE}", str(file)) from None
-
-
-def _keep(file: Path, data: bytes) -> None:
-    """Write the whole file under its name, or nothing."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise DataError(f"the film cannot be kept: {error.strerror}; {_ELSE}", str(file)) from None
-    _trim(file.parent, MOST_BYTES)
 
 
 def _trim(folder: Path, most: int) -> None:

@@ -32,13 +32,14 @@ from typing import Any
 
 import msgspec
 
+from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.video.film import FPS, Film
 from agentenv.envs.video.kept import default_cache, film_video
 from agentenv.envs.video.kinds import KINDS, Ask, Asked, seconds, stray
 from agentenv.envs.video.plan import LEVELS, Level, NoRoom, Script
 from agentenv.envs.video.view import FirstView
 from agentenv.envs.zoom.vocabulary import COLOURS, Split, code
-from agentenv.errors import UnknownNameError, UsageError
+from agentenv.errors import UsageError
 from agentenv.task import TaskSet
 from agentenv.types import Task, Text
 
@@ -93,26 +94,11 @@ def film_tasks(
         UsageError: a difficulty out of range; while reading, a first view from which nothing can be hidden.
         MissingExtraError: while reading, PyAV or Pillow is not installed.
     """
-    if split not in ("train", "test"):
-        raise UnknownNameError("split", split, ("train", "test"))
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
+    check_drawing(split, difficulty, LEVELS)
     levels = tuple(LEVELS) if difficulty is None else (difficulty,)
-    plan = Plan(seed, split, levels, _chosen(kinds), tuple(views))
+    plan = Plan(seed, split, levels, chosen_kinds(kinds, KINDS), tuple(views))
     folder = default_cache() if cache == "" else None if cache is None else Path(cache)
     return TaskSet.generate(lambda index: _task(plan, index, folder, cache != ""), length, name=plan.prefix)
-
-
-def _chosen(kinds: Iterable[str] | None) -> tuple[str, ...]:
-    if kinds is None:
-        return tuple(KINDS)
-    asked = {kinds} if isinstance(kinds, str) else set(kinds)
-    for kind in sorted(asked):
-        if kind not in KINDS:
-            raise UnknownNameError("kind of question", kind, KINDS)
-    if not asked:
-        raise UsageError(f"no kind of question is chosen; there are: {', '.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in asked)
 
 
 def _digest(value: Any) -> str:

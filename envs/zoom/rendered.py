@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agentenv.envs._kept import keep, read_kept
 from agentenv.envs.zoom.scene import QUALITY, Scene, render
-from agentenv.errors import DataError, MissingExtraError, UsageError
+from agentenv.errors import MissingExtraError, UsageError
 from agentenv.media import ImageLimits, media_store
 from agentenv.types import Image
 
 _DRAWING = 1  # raised whenever the same scene is drawn otherwise
+_WHAT = "the rendered scene"
 _KNOWN_MOST = 65_536
 _known: dict[str, Image] = {}
 _lock = threading.Lock()
@@ -63,13 +63,13 @@ def scene_image(scene: Scene, cache: Path | None = None) -> Image:
     file = None if cache is None else cache / f"{key}.jpg"
     if known is not None and known.sha256 in store:
         if file is not None and not file.is_file():
-            _keep(file, store.get(known.sha256))
+            keep(file, store.get(known.sha256), _WHAT)
         return known
-    data = _read(file) if file is not None else None
+    data = read_kept(file, _WHAT) if file is not None else None
     if data is None:
         data = render(scene)
         if file is not None:
-            _keep(file, data)
+            keep(file, data, _WHAT)
     image = store.put_encoded(data, "image/jpeg", *scene.size)
     with _lock:
         if len(_known) >= _KNOWN_MOST:
@@ -83,25 +83,3 @@ def _check_size(wide: int, high: int) -> None:
     if wide * high > most.max_pixels or max(wide, high) > most.max_side:
         text = f"a scene of {wide} x {high} px is larger than a picture may be ({most.max_pixels:,} pixels)"
         raise UsageError(f"{text}; make first_view smaller")
-
-
-def _read(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"the rendered scene cannot be read: {error.strerror}", str(file)) from None
-
-
-def _keep(file: Path, data: bytes) -> None:
-    """Write the whole file under its name, or nothing."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise DataError(f"the rendered scene cannot be kept: {error.strerror}", str(file)) from None

@@ -29,12 +29,13 @@ from typing import Any
 
 import msgspec
 
+from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.zoom.backdrop import DRAWN, EARTH, Photo, earth, photos
 from agentenv.envs.zoom.kinds import KINDS, LEVELS, Asked, Level, stray
 from agentenv.envs.zoom.rendered import scene_image
 from agentenv.envs.zoom.scene import Placed, Scene, place
 from agentenv.envs.zoom.vocabulary import Split
-from agentenv.errors import UnknownNameError, UsageError
+from agentenv.errors import UsageError
 from agentenv.task import TaskSet
 from agentenv.types import Task, Text
 
@@ -101,10 +102,7 @@ def zoom_tasks(
         UsageError: a difficulty out of range, or a size that is not at least three times the first view.
         MissingExtraError: Pillow, or the package that a backdrop needs, is not installed.
     """
-    if split not in ("train", "test"):
-        raise UnknownNameError("split", split, ("train", "test"))
-    if difficulty is not None and difficulty not in LEVELS:
-        raise UsageError(f"difficulty is 1 to 5, not {difficulty!r}")
+    check_drawing(split, difficulty, LEVELS)
     if size is not None and len(size) != 2:
         raise UsageError(f"a size is a width and a height, not {size!r}")
     if size is not None and max(size) < _LEAST_ZOOM * first_view:
@@ -117,7 +115,7 @@ def zoom_tasks(
         seed,
         split,
         tuple(LEVELS) if difficulty is None else (difficulty,),
-        _chosen(kinds),
+        chosen_kinds(kinds, KINDS),
         None if size is None else (int(size[0]), int(size[1])),
         first_view,
         _backdrop_name(backdrop),
@@ -125,18 +123,6 @@ def zoom_tasks(
     )
     folder = None if cache is None else Path(cache)
     return TaskSet.generate(lambda index: _task(plan, index, behind, folder), length, name=plan.prefix)
-
-
-def _chosen(kinds: Iterable[str] | None) -> tuple[str, ...]:
-    if kinds is None:
-        return tuple(KINDS)
-    asked = {kinds} if isinstance(kinds, str) else set(kinds)
-    for kind in sorted(asked):
-        if kind not in KINDS:
-            raise UnknownNameError("kind of question", kind, KINDS)
-    if not asked:
-        raise UsageError(f"no kind of question is chosen; there are: {', '.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in asked)
 
 
 def _backdrop_name(backdrop: str | os.PathLike[str]) -> str:

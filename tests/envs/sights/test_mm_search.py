@@ -142,7 +142,7 @@ def test_kinds_can_be_chosen(kind: str) -> None:
     [
         ({"difficulty": 0}, UsageError, "1 to 5"),
         ({"kinds": ["emblem"]}, UnknownNameError, "emblem"),
-        ({"kinds": ["only-emblem"], "difficulty": 5}, UsageError, "no kind"),
+        ({"kinds": ["only-emblem"], "difficulty": 5}, UsageError, "of difficulty 5"),
         ({"split": "dev"}, UnknownNameError, "split"),
         ({"tools": ["image_zom"]}, UnknownNameError, "image_zoom"),
         ({"tools": ["image_serch"]}, UnknownNameError, "image_search"),

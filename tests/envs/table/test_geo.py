@@ -223,7 +223,7 @@ def test_wrong_settings() -> None:
         geo_tasks(difficulty=6)
     with pytest.raises(UsageError, match="no question of kind join is asked at difficulty 1"):
         geo_tasks(kinds=["join"], difficulty=1)
-    with pytest.raises(UsageError, match="no question of kind nothing"):
+    with pytest.raises(UsageError, match="no kind of question is chosen"):
         geo_tasks(kinds=[])
 
 

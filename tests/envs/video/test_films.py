@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, fresh: None) -> N
     with pytest.raises(DataError, match=r"cannot be read: Not a directory; give another folder"):
         film_video(FILM, tmp_path / "file")
     with pytest.raises(DataError, match=r"cannot be kept: .*; give another folder"):
-        kept._keep(Path("/proc/nowhere/a.mp4"), b"")
+        film_video(FILM, Path("/proc/nowhere"))
     assert film_video(FILM, tmp_path / "file", must=False).duration == 120.0
     assert film_video(FILM, Path("/proc/nowhere"), must=False).duration == 120.0
     kept._known.clear()

@@ -440,4 +440,4 @@ def test_a_folder_that_cannot_be_used_is_named(fresh_store: MediaStore, tmp_path
     with pytest.raises(DataError, match="cannot be read"):
         _ = small(seed=23, cache=tmp_path / "file")[0]
     with pytest.raises(DataError, match="cannot be kept"):
-        rendered._keep(tmp_path / "file" / "scene.jpg", b"x")
+        _ = small(seed=23, cache=Path("/proc/nowhere"))[0]
