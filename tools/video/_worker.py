@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -19,12 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.errors import DataError
+from agentenv.tools._child import alarm, exactly, limit, send
 from agentenv.tools.video.backends import take_with
 from agentenv.tools.video.container import Descriptor, Limits, VideoInfo
 from agentenv.tools.video.decode import probe, stamps, take
 from agentenv.tools.video.shape import Shape, shaped
-
-_MAX_REQUEST = 64 << 20
 
 
 class Request(Struct, frozen=True):
@@ -93,39 +90,18 @@ def serve(control: socket.socket, alarm: Callable[[float], None]) -> None:
         if len(head) < 4 or not descriptors:
             return
         try:
-            request = _requests.decode(_exactly(control, int.from_bytes(head, "little")))
+            request = _requests.decode(exactly(control, int.from_bytes(head, "little")))
             alarm(request.seconds)
             reply = _encode(answer(request, descriptors[0]))
             alarm(0.0)
         finally:
             os.close(descriptors[0])
-        control.sendall(len(reply).to_bytes(4, "little") + reply)
-
-
-def _exactly(control: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < min(size, _MAX_REQUEST):
-        more = control.recv(min(1 << 20, size - len(data)))
-        if not more:
-            raise EOFError
-        data += more
-    return bytes(data)
-
-
-def _alarm(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # its default action ends the process, native code or not
+        send(control, reply)
 
 
 def main(descriptor: int, memory: int) -> None:
     """Serve on an inherited socket, with limits on memory, files and their sizes."""
-    for kind, limit in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-    ):
-        resource.setrlimit(kind, (limit, limit))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the host
+    limit(memory, files=64)
     with socket.socket(fileno=descriptor) as control, contextlib.suppress(EOFError, OSError):
-        serve(control, _alarm)
+        serve(control, alarm)
     sys.exit(0)

@@ -7,121 +7,15 @@ and die with their host; a forked child starts its own. A call has a worker to i
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import os
-import socket
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
 
 import msgspec
 
 from agentenv.errors import DataError, ToolError, ToolErrorKind, UsageError, WorkerError
+from agentenv.tools._child import Child, Gone
 from agentenv.tools.video._worker import Reply, Request
 from agentenv.tools.video.backends import Backend, check_backend
-
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); {}; main(int(sys.argv[2]), int(sys.argv[3]))"
-_IMPORT = "from agentenv.tools.video._worker import main"
-_GRACE_SECONDS = 1.0
-_START_SECONDS = 30.0
-_LARGEST_REPLY = 1 << 30
-
-_encode = msgspec.msgpack.Encoder().encode
-_replies = msgspec.msgpack.Decoder(Reply)
-
-
-class _Gone(Exception):
-    """The worker died during a call."""
-
-
-class Worker:
-    """The host's end of one process."""
-
-    def __init__(self, memory: int) -> None:
-        self.calls = 0
-        ours, theirs = socket.socketpair()
-        with theirs:
-            path = json.dumps([place or str(Path.cwd()) for place in sys.path])
-            program = [sys.executable, "-I", "-c", _PROGRAM.format(_IMPORT), path, str(theirs.fileno()), str(memory)]
-            try:
-                self.process = subprocess.Popen(
-                    program,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={},  # what a decoder may be tricked into telling, it must not know
-                    cwd="/",
-                )
-            except OSError as error:
-                ours.close()
-                raise WorkerError(f"no decoding process could be started: {error.strerror}") from None
-        self.socket = ours
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.process.poll() is None
-
-    def call(self, request: Request, descriptor: int) -> Reply:
-        """Ask and wait; the worker is dead after any exception.
-
-        Raises:
-            TimeoutError: the request's seconds have passed.
-            _Gone: it died.
-        """
-        self.calls += 1
-        start = 0.0 if self.calls > 1 else _START_SECONDS
-        try:
-            return self._call(request, descriptor, time.monotonic() + request.seconds + _GRACE_SECONDS + start)
-        except TimeoutError:
-            self.kill()
-            raise
-        except (OSError, EOFError, msgspec.DecodeError) as error:
-            self.kill()
-            raise _Gone from error
-        except BaseException:  # Ctrl-C between question and answer would leave the answer to the next question
-            self.kill()
-            raise
-
-    def _call(self, request: Request, descriptor: int, deadline: float) -> Reply:
-        body = _encode(request)
-        self.socket.settimeout(deadline - time.monotonic())
-        socket.send_fds(self.socket, [len(body).to_bytes(4, "little")], [descriptor])
-        self.socket.sendall(body)
-        size = int.from_bytes(self._exactly(4, deadline), "little")
-        if size > _LARGEST_REPLY:
-            raise EOFError
-        return _replies.decode(self._exactly(size, deadline))
-
-    def _exactly(self, size: int, deadline: float) -> bytearray:
-        data, at = bytearray(size), 0
-        view = memoryview(data)
-        while at < size:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self.socket.settimeout(left)
-            got = self.socket.recv_into(view[at:])
-            if not got:
-                raise EOFError
-            at += got
-        return data
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.socket.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
-
-    def forget(self) -> None:
-        """In a forked child: let go of it without ending it."""
-        self.socket.close()
-        self.process.returncode = 0  # so that nobody here waits for it
 
 
 class DecodePool:
@@ -152,7 +46,7 @@ class DecodePool:
 
     def _renew(self) -> None:
         self._free = threading.Condition()
-        self._idle: list[Worker] = []
+        self._idle: list[Child[Reply]] = []
         self._count = 0
         self._closed = False
 
@@ -172,14 +66,12 @@ class DecodePool:
         request = msgspec.structs.replace(request, seconds=self.seconds, backend=self.backend)
         worker = self._take()
         try:
-            reply = worker.call(request, descriptor)
+            reply = worker.ask(request, request.seconds, descriptor)
         except TimeoutError:
-            text = f"The video could not be decoded within {self.seconds:g} seconds."
-            raise ToolError(text, ToolErrorKind.TIMEOUT) from None
-        except _Gone:
-            if worker.process.returncode == -14:  # its own alarm came first
-                text = f"The video could not be decoded within {self.seconds:g} seconds."
-                raise ToolError(text, ToolErrorKind.TIMEOUT) from None
+            raise self._too_slow() from None
+        except Gone as gone:
+            if gone.late:
+                raise self._too_slow() from None
             raise ToolError("The video cannot be decoded: the decoder broke down on it.") from None
         finally:
             self._give(worker)
@@ -187,7 +79,11 @@ class DecodePool:
             raise DataError(reply.error)
         return reply
 
-    def _take(self) -> Worker:
+    def _too_slow(self) -> ToolError:
+        text = f"The video could not be decoded within {self.seconds:g} seconds."
+        return ToolError(text, ToolErrorKind.TIMEOUT)
+
+    def _take(self) -> Child[Reply]:
         with self._free:
             while True:
                 if self._closed:
@@ -205,7 +101,7 @@ class DecodePool:
                 self._free.wait()
         try:
             check_backend(self.backend)  # asked here, but only the worker loads it
-            return Worker(self.memory)
+            return Child("agentenv.tools.video._worker", Reply, self.memory, "decoding")
         except BaseException:
             self._release()
             raise
@@ -215,8 +111,8 @@ class DecodePool:
             self._count -= 1
             self._free.notify()
 
-    def _give(self, worker: Worker) -> None:
-        usable = worker.socket.fileno() >= 0 and worker.calls < self.recycle
+    def _give(self, worker: Child[Reply]) -> None:
+        usable = worker.alive and worker.calls < self.recycle
         with self._free:
             if usable and not self._closed:
                 self._idle.append(worker)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
-import signal
 import socket
 import sys
 
@@ -13,9 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.errors import DataError, MissingExtraError
+from agentenv.tools._child import alarm, exactly, limit, send
 from agentenv.tools.web.readable import Readable, read_html, read_pdf
-
-_LARGEST = 64 << 20
 
 
 class Request(Struct, frozen=True):
@@ -52,33 +49,13 @@ def answer(request: Request) -> Reply:
 def main(descriptor: int, memory: int) -> None:
     """Serve on an inherited socket until the other side closes, with limits on memory and files."""
     logging.disable()
-    for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
-        resource.setrlimit(kind, (limit, limit))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the host
+    limit(memory)
     decode, encode = msgspec.msgpack.Decoder(Request).decode, msgspec.msgpack.Encoder().encode
     with socket.socket(fileno=descriptor) as control, contextlib.suppress(EOFError, OSError):
         while True:
             request = decode(exactly(control, int.from_bytes(exactly(control, 4), "little")))
-            signal.setitimer(signal.ITIMER_REAL, request.seconds)  # its default action ends the process
+            alarm(request.seconds)
             reply = encode(answer(request))
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            control.sendall(len(reply).to_bytes(4, "little") + reply)
+            alarm(0.0)
+            send(control, reply)
     sys.exit(0)
-
-
-def exactly(control: socket.socket, size: int) -> bytes:
-    """So many bytes.
-
-    Raises:
-        EOFError: the other side has closed, or wants to send more than is sane.
-        TimeoutError: the socket's timeout has passed.
-    """
-    if size > _LARGEST:
-        raise EOFError
-    data = bytearray()
-    while len(data) < size:
-        more = control.recv(min(1 << 20, size - len(data)))
-        if not more:
-            raise EOFError
-        data += more
-    return bytes(data)

@@ -9,78 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
-import json
 import os
-import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import msgspec
-
-from agentenv.errors import MissingExtraError, ToolError, ToolErrorKind, WorkerError
-from agentenv.tools.web._reader import Reply, Request, exactly
+from agentenv.errors import MissingExtraError, ToolError, ToolErrorKind
+from agentenv.tools._child import Child, Gone
+from agentenv.tools.web._reader import Reply, Request
 from agentenv.tools.web.readable import Readable
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from agentenv.tools.web._reader import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
-_START_SECONDS, _GRACE_SECONDS = 30.0, 1.0
 _RECYCLE = 2000
-
-_encode = msgspec.msgpack.Encoder().encode
-_replies = msgspec.msgpack.Decoder(Reply)
-
-
-class _Worker:
-    """The host's end of one process."""
-
-    def __init__(self, memory: int) -> None:
-        self.calls = 0
-        self.socket, theirs = socket.socketpair()
-        with theirs:
-            path = json.dumps([place or str(Path.cwd()) for place in sys.path])
-            program = [sys.executable, "-I", "-c", _PROGRAM, path, str(theirs.fileno()), str(memory)]
-            try:
-                self.process = subprocess.Popen(
-                    program,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={},  # what a parser may be tricked into telling, it must not know
-                    cwd="/",
-                )
-            except OSError as error:
-                self.socket.close()
-                raise WorkerError(f"no reading process could be started: {error.strerror}") from None
-
-    def call(self, request: Request) -> Reply:
-        """Ask and wait; the worker is dead after any exception."""
-        self.calls += 1
-        try:
-            body = _encode(request)
-            start = _START_SECONDS if self.calls == 1 else 0.0
-            self.socket.settimeout(request.seconds + _GRACE_SECONDS + start)
-            self.socket.sendall(len(body).to_bytes(4, "little") + body)
-            return _replies.decode(exactly(self.socket, int.from_bytes(exactly(self.socket, 4), "little")))
-        except BaseException:
-            self.kill()
-            raise
-
-    @property
-    def usable(self) -> bool:
-        return self.socket.fileno() >= 0 and self.calls < _RECYCLE and self.process.poll() is None
-
-    def kill(self) -> None:
-        self.socket.close()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
 
 
 class Reader:
@@ -99,7 +37,7 @@ class Reader:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        self._idle: list[Child[Reply]] = []
         self._threads: ThreadPoolExecutor | None = None
 
     async def read(self, kind: str, body: bytes, url: str, charset: str = "") -> Readable:
@@ -131,28 +69,28 @@ class Reader:
     def _call(self, request: Request) -> Reply:
         worker = self._take()
         try:
-            return worker.call(request)
+            return worker.ask(request, request.seconds)
         except TimeoutError:
             raise _too_slow(self.seconds) from None
-        except (OSError, EOFError, msgspec.DecodeError):
-            if worker.process.returncode == -14:  # its own alarm came first
+        except Gone as gone:
+            if gone.late:
                 raise _too_slow(self.seconds) from None
             raise ToolError("This document cannot be read: the reader broke down on it.") from None
         finally:
             self._give(worker)
 
-    def _take(self) -> _Worker:
+    def _take(self) -> Child[Reply]:
         with self._lock:
             while self._idle:
                 worker = self._idle.pop()
-                if worker.usable:
+                if worker.alive:
                     return worker
                 worker.kill()
-        return _Worker(self.memory)
+        return Child("agentenv.tools.web._reader", Reply, self.memory, "reading")
 
-    def _give(self, worker: _Worker) -> None:
+    def _give(self, worker: Child[Reply]) -> None:
         with self._lock:
-            if worker.usable and self._threads is not None:
+            if worker.alive and worker.calls < _RECYCLE and self._threads is not None:
                 self._idle.append(worker)
                 return
         worker.kill()
@@ -169,8 +107,7 @@ class Reader:
 
     def _after_fork(self) -> None:
         for worker in self._idle:
-            worker.socket.close()
-            worker.process.returncode = 0  # the parent's child: nobody here waits for it
+            worker.forget()
         self._renew()
 
 

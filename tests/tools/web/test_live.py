@@ -306,7 +306,7 @@ def test_a_forked_child_starts_readers_of_its_own() -> None:
         reader._after_fork()
         os._exit(0 if reader._idle == [] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert worker.usable
+    assert worker.alive
     reader.close()
 
 
