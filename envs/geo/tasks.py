@@ -62,7 +62,7 @@ def geo_tasks(
     Returns:
         Tasks whose prompt is the scene and the question, and whose `answer` is {"country", "state", "city", "lat",
         "lng"}; `metadata["place"]` holds the same with `names`, other spellings by level; `evidence` the `boxes` to
-        zoom to, the `emblems` to search with, in pixels of the scene, the `documents` and `hops`.
+        zoom to, in pixels of the scene, the `texts` in each, the `emblems` to search with, the `documents` and `hops`.
 
     Raises:
         UnknownNameError: a split that does not exist.
@@ -108,6 +108,7 @@ def _task(prefix: str, seed: int, split: Split, number: int, first_view: int, ca
         evidence={
             "image": "image_1",
             "boxes": [list(box) for box in staged.boxes],
+            "texts": [list(item.texts) for item in needed],
             "emblems": [emblem_box(staged.boxes[0], needed[0], staged.em)],
             "documents": [f"emblem-{town.id}", hop.document],
             "hops": [{"query": hop.query, "document": hop.document, "fact": hop.fact}],

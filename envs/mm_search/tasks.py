@@ -157,7 +157,7 @@ def mm_search_tasks(
 
     Returns:
         Tasks whose prompt is the scene and the question; `evidence` holds `boxes` to zoom to and `emblems` to search
-        with, in pixels of the scene, the `documents` of the chain and its `hops`.
+        with, in pixels of the scene, the `texts` in each box, the `documents` of the chain and its `hops`.
 
     Raises:
         UnknownNameError: a kind or split that does not exist.
@@ -226,6 +226,7 @@ def _evidence(asked: Asked, needed: Sequence[Plaque], staged: Staged) -> dict[st
     return {
         "image": "image_1",
         "boxes": boxes,
+        "texts": [list(thing.texts) for thing in needed],
         "emblems": spots,
         "documents": list(dict.fromkeys(documents)),
         "hops": [{"query": hop.query, "document": hop.document, "fact": hop.fact} for hop in asked.hops],

@@ -109,7 +109,7 @@ def closeup(task: Task) -> Task:
     room = round(_ROOM * (right - left))
     box = max(0, left - room), max(0, top - room), min(view.size[0], right + room), min(view.size[1], bottom + room)
     shown = Renderer(media_store(), decode_cache()).show(replace(view, box=box), "crop", _CLOSE)
-    kept = {key: value for key, value in task.evidence.items() if key not in ("boxes", "emblems")}
+    kept = {key: value for key, value in task.evidence.items() if key not in ("boxes", "texts", "emblems")}
     prompt = tuple(shown if part is image else part for part in task.prompt)
     return replace(task, prompt=prompt, evidence=kept)
 

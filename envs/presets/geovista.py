@@ -210,7 +210,8 @@ def without_emblem(task: Task) -> Task:
     if not evidence.pop("emblems", None):
         return task
     documents = [one for one in evidence["documents"] if not one.startswith("emblem-")]
-    return replace(task, evidence={**evidence, "boxes": evidence["boxes"][1:], "documents": documents})
+    signs = {key: evidence[key][1:] for key in ("boxes", "texts")}
+    return replace(task, evidence={**evidence, **signs, "documents": documents})
 
 
 def look(frame: Frame) -> Callable[[Task], list[dict[str, Any]]]:

@@ -1,23 +1,34 @@
-"""mm-search and geo: what each answer rests on was in view of the policy."""
+"""mm-search, geo and geovista: what each answer rests on was in view of the policy, and not before it had looked."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 import pytest
+from msgspec import Struct
 
 import agentenv
 from agentenv.envs.corpus.emblems import emblem_index
 from agentenv.media import media_store
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image
+from tests.envs.sights.reading import in_latin, read_pages, read_strips, strips
+from tests.envs.zoom.readers import TESSERACT
 
 LEAST_EM = 20
 """Pixels of an em that a code has in a crop at least; the first view shows it at 3.4 or fewer."""
 
+needs_ocr = pytest.mark.skipif(TESSERACT is None, reason="the program tesseract is not installed (make system)")
 
+
+@lru_cache(maxsize=3)
 def played(name: str) -> list[Trajectory]:
-    return [one for seed in (11, 12, 13) for one in agentenv.rollout(name, "reference", tasks=10, seed=seed)]
+    """Thirty episodes of an expert, at every level alike."""
+    return [
+        one for seed in (11, 12, 13) for one in agentenv.rollout(agentenv.make(name, seed=seed), "reference", tasks=10)
+    ]
 
 
 def after(record: Trajectory, tool: str, argument: str, value: object) -> list[object]:
@@ -71,6 +82,74 @@ def test_codes_are_large_and_emblems_told_in_the_crops_that_were_shown(name: str
         assert len(shown) == len(evidence["boxes"])
         if name == "mm-search":  # geo's placards are of any width; test_geo_env reads them
             assert all(record.task.metadata["em"] * scale >= LEAST_EM for _, scale in shown)
-        wanted = [one for one in evidence["documents"] if one.startswith("emblem-")]
-        for (part, _), document in zip(shown, wanted, strict=False):  # emblems come first
-            assert emblem_index().find_image(media_store().get(part.sha256), 1)[0].id == document
+        for (part, _), document in zip(shown, emblems_of(record), strict=False):  # emblems come first
+            assert first_found(part) == document
+
+
+class Sign(Struct, frozen=True):
+    """A text of the scene that some script of the reader can spell, and where it stands in what was shown."""
+
+    text: str
+    view: Image
+    crop: Image
+    box: tuple[int, int, int, int]
+
+
+def first_view(record: Trajectory) -> Image:
+    return next(part for part in record.messages[1].parts if isinstance(part, Image))
+
+
+def signs(name: str) -> tuple[list[Sign], int]:
+    """The texts in Latin letters that the expert zoomed to, and how many of other scripts are left out."""
+    found, others = [], 0
+    for record in played(name):
+        evidence, view = record.task.evidence, first_view(record)
+        zooms = [run for run in record.tool_runs if run.name.startswith("image_zoom")]
+        shown = [next(part for part in run.parts if isinstance(part, Image)) for run in zooms]
+        for crop, box, texts in zip(shown, evidence["boxes"], evidence["texts"], strict=True):
+            for text in texts:  # one at most, in the last lines of its box
+                left, top, right, bottom = box
+                top = top if name != "mm-search" else bottom - round((bottom - top) * LABEL)
+                if in_latin(text):
+                    found.append(Sign(text, view, crop, (left, top, right, bottom)))
+                others += not in_latin(text)
+    return found, others
+
+
+LABEL = 1.7 / 9.7
+"""The share of a plaque's height that its label takes."""
+
+
+@needs_ocr
+@pytest.mark.parametrize(("name", "least"), [("mm-search", 20), ("geo", 35), ("geovista", 35)])
+def test_signs_are_read_in_the_crop_as_shown_and_not_in_the_first_view(name: str, least: int) -> None:
+    """The same reader of both, told the place of every sign; and one that is given all of the first view."""
+    wanted, others = signs(name)
+    assert len(wanted) >= least
+    assert others <= 0.15 * len(wanted)
+    near = read_strips([strips(sign.crop, sign.crop, sign.box) for sign in wanted])
+    far = read_strips([strips(sign.view, sign.crop, sign.box) for sign in wanted])
+    views = [first_view(record) for record in played(name)]
+    pages = dict(zip((view.sha256 for view in views), read_pages(views), strict=True))
+    assert sum(in_latin(sign.text) in said for sign, said in zip(wanted, near, strict=True)) >= 0.9 * len(wanted)
+    assert not [sign.text for sign, said in zip(wanted, far, strict=True) if in_latin(sign.text) in said]
+    assert not [sign.text for sign in wanted if in_latin(sign.text) in pages[sign.view.sha256]]
+
+
+def first_found(image: Image | str) -> str:
+    sha256 = image if isinstance(image, str) else image.sha256
+    return emblem_index().find_image(media_store().get(sha256), 1)[0].id
+
+
+def emblems_of(record: Trajectory) -> Sequence[str]:
+    return [one for one in record.task.evidence["documents"] if one.startswith("emblem-")]
+
+
+@pytest.mark.parametrize("name", ["mm-search", "geo"])
+def test_an_emblem_is_found_with_its_crop_and_not_with_the_whole_picture(name: str) -> None:
+    for record in played(name):
+        wanted, view = emblems_of(record), first_view(record)
+        searched = [(run.data or {})["ids"][0] for run in record.tool_runs if run.name == "image_search"]
+        assert searched == wanted, record.task.id
+        assert view.derived is not None
+        assert not {first_found(view), first_found(view.derived["from"])} & set(wanted), record.task.id
