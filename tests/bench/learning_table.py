@@ -24,7 +24,7 @@ def env(split: str) -> Env:
     )
 
 
-def model(out: Path) -> Path:
+def model(out: Path, seed: int) -> Path:
     return smollm_folder()
 
 

@@ -95,7 +95,7 @@ def env(split: str) -> Env:
     )
 
 
-def model(out: Path) -> Path:
+def model(out: Path, seed: int) -> Path:
     """The folder with the random model and its processor, whose words are those of the environment."""
     import torch
 
@@ -103,7 +103,7 @@ def model(out: Path) -> Path:
     if not (folder / "config.json").exists():
         seen = agentenv.rollout(env("train"), expert(), tasks=40)
         words = [message.raw or message.text for record in seen for message in record.messages]
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         made, processor = tiny_vision.qwen3_vl(
             tiny_vision.tokenizer(words, 700),
             {

@@ -22,7 +22,7 @@ def test_four_models_are_measured_and_nothing_is_done_twice(tmp_path: Path, caps
     common = {"max_new_tokens": 6, "play_batch": 8, "steps": 1}
     study = learning.Study(
         env=lambda split: babble(),
-        model=lambda out: save_tiny(out / "base"),
+        model=lambda out, seed: save_tiny(out / "base"),
         expert=lambda: agentenv.make_policy(lambda obs: "ab"),
         shown=4,
         held_out=4,
