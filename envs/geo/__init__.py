@@ -13,7 +13,10 @@ from agentenv.env import Env
 from agentenv.envs.geo.tasks import geo_tasks
 from agentenv.envs.mm_search import EMBLEMS, TOOLS, sight_tools
 from agentenv.envs.rewards import evidence_seen
-from agentenv.envs.rewards.geo import Mode, alignment, distance_km, geo_reward, level_right, query_leak, within_km
+from agentenv.envs.rewards.geo import alignment, geo_reward, level_right, query_leak
+from agentenv.envs.rewards.geo_distance import Geocoder, distances
+from agentenv.envs.rewards.geo_text import Mode
+from agentenv.envs.rewards.geocode import geocoder
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.sources import EMBEDDED, as_retriever, chosen
 from agentenv.envs.sights.stage import FIRST_VIEW, look_and_search
@@ -57,6 +60,7 @@ def geo(
     scoring: Mode = "strict",
     leak: float = 0.0,
     align: float = 0.0,
+    geocode: bool | None = None,
     dialect: str = "hermes",
     dialect_options: Mapping[str, Any] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
@@ -90,6 +94,9 @@ def geo(
         scoring: which levels count as right, see `agentenv.envs.rewards.geo.levels`.
         leak: weight of what is taken off for queries that name the place or a "famous" one (GeoVista's v1 has 1).
         align: weight of the alignment of answer and results (GeoVista's v1 and v2 have 1).
+        geocode: whether an answer without coordinates is measured from where the city, state or country lies that it
+            names, as GeoNames has it (`agentenv.envs.rewards.geocode`); None where its data packages are installed.
+            `coordinates_given` and `geocoded` say which way the coordinates came about.
         dialect: how calls and results are written.
         dialect_options: options of the dialect.
         limits: budgets of the episode; 16 turns and a forced answer by default.
@@ -99,8 +106,8 @@ def geo(
         render_mode: "ansi" or None.
 
     Rewarded is `place`: the 4/2/1 hierarchy of city, state and country as a share of the most that can be had. Recorded
-    beside it are `country`, `state` and `city`, `within_3km`, `distance_km`, the hierarchy as upstream has it, leak and
-    alignment, `evidence_found` and `evidence_seen`.
+    beside it are `country`, `state` and `city`, `within_3km`, `distance_km`, how the coordinates came about, the
+    hierarchy as upstream has it, leak and alignment, `evidence_found` and `evidence_seen`.
 
     Raises:
         UnknownNameError: a name that does not exist; the nearest is named.
@@ -135,21 +142,20 @@ def geo(
         system=system,
         limits=settings(Limits, limits, Limits(turns=16, images=40, on_turns="force")),
         texts=settings(Texts, texts, Texts()),
-        rubric=_rubric(scoring, leak, align),
+        rubric=_rubric(scoring, leak, align, geocoder(geocode)),
         frame=frame,
         seed=seed,
         render_mode=render_mode,
     )
 
 
-def _rubric(scoring: Mode, leak: float, align: float) -> Rubric:
+def _rubric(scoring: Mode, leak: float, align: float, places: Geocoder | None) -> Rubric:
     return Rubric(
         Component("place", geo_reward(mode=scoring, scale=True)),
         Component("leak", query_leak(), weight=leak),
         Component("alignment", alignment(scoring), weight=align),
         *(Component(level, level_right(level, scoring), weight=0.0) for level in ("country", "state", "city")),
-        Component("within_3km", within_km(3.0), weight=0.0),
-        Component("distance_km", distance_km, weight=0.0),
+        *distances(places),
         Component("upstream", geo_reward(mode="upstream"), weight=0.0),
         Component("evidence_found", evidence_found, weight=0.0),
         Component("evidence_seen", evidence_seen(), weight=0.0),

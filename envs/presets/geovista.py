@@ -21,16 +21,16 @@ from agentenv.envs.rewards.geo import (
     KNOWN_PLACES,
     LEVELS,
     AnswerOf,
-    Mode,
     alignment,
-    distance_km,
     hierarchy,
     level_right,
     levels,
     own_answer,
     query_leak,
-    within_km,
 )
+from agentenv.envs.rewards.geo_distance import Geocoder, distances
+from agentenv.envs.rewards.geo_text import Mode
+from agentenv.envs.rewards.geocode import geocoder
 from agentenv.envs.rewards.search import evidence_found
 from agentenv.envs.search.sources import EMBEDDED, Searched, as_retriever, chosen
 from agentenv.envs.sights.stage import FIRST_VIEW
@@ -108,6 +108,7 @@ def geovista(
     scoring: Variant | None = None,
     recipe: Recipe = "base",
     judge: JudgeModel = None,
+    geocode: bool | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
     seed: int = 0,
     render_mode: str | None = None,
@@ -141,6 +142,9 @@ def geovista(
             1 for the country. "v4": 1 for the city. A task that does not say what is scored is unscored.
         judge: a model that is asked of each level which the rules do not find right (upstream gpt-4o-mini); the rules
             alone where there is none.
+        geocode: whether an answer without coordinates is measured from where the city, state or country lies that it
+            names, as GeoNames has it (`agentenv.envs.rewards.geocode`); None where its data packages are installed.
+            `coordinates_given` and `geocoded` say which way the coordinates came about. Upstream asks Google.
         limits: budgets of the episode; what is given replaces the preset's field by field.
         seed: of the generator, and of the tasks that `reset` draws.
         render_mode: "ansi" or None.
@@ -195,7 +199,7 @@ def geovista(
             hint_turns=1,
             no_call="answer",
         ),
-        rubric=_rubric(scoring or variant, recipe, judge),
+        rubric=_rubric(scoring or variant, recipe, judge, geocoder(geocode)),
         frame="pixels_shown",
         seed=seed,
         render_mode=render_mode,
@@ -256,7 +260,7 @@ def _zoom(frame: Frame) -> Tool:
 # -- rewards -----------------------------------------------------------------------------------------------------------
 
 
-def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
+def _rubric(scoring: str, recipe: str, judge: JudgeModel, places: Geocoder | None) -> Rubric:
     leak, align = SHAPING.get(recipe, (0.0, 0.0))
     level = {"v3": "country", "v4": "city"}.get(recipe, "")
     strict, upstream = placed(judge, "strict", own_answer, level), placed(judge, "upstream", last_turn, level)
@@ -265,8 +269,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
         Component("leak", query_leak(known=KNOWN_PLACES), weight=leak),
         *side_by_side("alignment", alignment(), alignment("upstream", last_turn), align, scoring),
         *(Component(name, level_right(name), weight=0.0) for name in LEVELS),
-        Component("within_3km", within_km(3.0), weight=0.0),
-        Component("distance_km", distance_km, weight=0.0),
+        *distances(places),
         Component("evidence_found", evidence_found, weight=0.0),
     )
 

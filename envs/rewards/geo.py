@@ -1,168 +1,23 @@
-"""Where was it taken: a place read out of an answer, the 4/2/1 hierarchy, distances, and GeoVista's shaping terms.
+"""Where was it taken: the levels that an answer gets right, the 4/2/1 hierarchy, and GeoVista's shaping terms.
 
 A task's place is `task.metadata["place"]`: country, state, city, lat, lng, each as far as it is known, and `names`,
-other spellings by level. Source of the formulas: GeoVista (arXiv 2511.15705), Eq. 4 and `verl/utils/reward_score`.
+other spellings by level. How answers are read stands in `geo_text`, how far they lie from it in `geo_distance`. Source
+of the formulas: GeoVista (arXiv 2511.15705), Eq. 4 and `verl/utils/reward_score`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from msgspec import Struct
-
-from agentenv.envs.rewards.answers import TOO_LONG, normal
+from agentenv.envs.rewards.geo_text import Mode, plain, read_place
 from agentenv.trajectory import Trajectory
 from agentenv.types import Table, Task
 
-EARTH_KM = 6371.0088
-"""Mean radius of the Earth (IUGG); GeoBench's `utils_geocode.py` has the same."""
-
 LEVELS = ("country", "state", "city")
-Mode = Literal["strict", "upstream"]
-
-_KEYS = {
-    "country": ("country", "nation"),
-    "state": ("state", "province", "region", "division", "state_or_province", "province_or_state"),
-    "city": ("city", "town", "place", "locality"),
-    "lat": ("lat", "latitude"),
-    "lng": ("lng", "lon", "long", "longitude"),
-}
-_ANGLE = (
-    r"([-+\u2212]?\d{1,3}(?:\.\d{1,12})?)\s*(?:\u00b0\s*(?:(\d{1,2}(?:\.\d{1,12})?)\s*['\u2032\u2019]\s*"
-    r"(?:(\d{1,2}(?:\.\d{1,12})?)\s*(?:[\"\u2033\u201d]|'')\s*)?)?)?"
-)
-_FIELD = re.compile(r"^[\s*\-]*([A-Za-z_ ]{3,20}?)\**\s*[:=]\s*\**\s*(.+?)\s*\*{0,2}$", re.MULTILINE)
-_PAIR = re.compile(rf"(?<![\d.]){_ANGLE}([NS]\b)?\s*(?:[,;/]\s*|(?<=[NS\s])){_ANGLE}([EW]\b)?(?![\d.])", re.IGNORECASE)
-_ALONE = re.compile(rf"{_ANGLE}([NSEW]\b)?", re.IGNORECASE)
-
-
-class Guess(Struct, frozen=True):
-    """What an answer says of the place; "" and None for what it does not say. `text` is the whole answer, to search."""
-
-    country: str = ""
-    state: str = ""
-    city: str = ""
-    lat: float | None = None
-    lng: float | None = None
-    text: str = ""
-
-
-# ---- distances -------------------------------------------------------------------------------------------------------
-
-
-def haversine(a: Sequence[float], b: Sequence[float]) -> float:
-    """Great-circle distance in kilometres of two points (latitude, longitude) in degrees.
-
-    >>> round(haversine((52.52, 13.405), (48.8566, 2.3522)))
-    877
-    """
-    (lat1, lng1), (lat2, lng2) = (map(math.radians, point) for point in (a, b))
-    square = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lng2 - lng1) / 2) ** 2
-    return 2 * EARTH_KM * math.asin(math.sqrt(min(1.0, max(0.0, square))))
-
-
-FARTHEST_KM = math.pi * EARTH_KM
-"""Half the Earth's circumference: the distance that an answer without coordinates counts as, where it must count."""
-
-
-def median_km(distances: Iterable[float | None], mode: Mode = "strict") -> float | None:
-    """The median of distances; one that is not known counts as `FARTHEST_KM`. None without any.
-
-    "strict" is the usual median; "upstream" the element at ceil(n / 2) - 1, the lower of the two in the middle, which
-    is what GeoBench reports (where what is not known becomes the distance to a fixed town).
-    """
-    known = sorted(FARTHEST_KM if one is None else float(one) for one in distances)
-    if not known:
-        return None
-    low, high = known[math.ceil(len(known) / 2) - 1], known[len(known) // 2]
-    return low if mode == "upstream" else (low + high) / 2
-
-
-def share_within(distances: Iterable[float | None], km: float = 3.0) -> float | None:
-    """The share of distances below `km`, what is not known among the rest; None without any."""
-    known = list(distances)
-    return sum(one is not None and one < km for one in known) / len(known) if known else None
-
-
-# ---- reading an answer -----------------------------------------------------------------------------------------------
-
-
-def read_place(text: str | None) -> Guess:
-    """The place that an answer gives: as a JSON object, as lines "Country: ...", or in prose. Never raises.
-
-    Coordinates stand in fields of their own, or as a pair "48.86, 2.35", "48.86 N, 2.35 E" or "48°51'24"N 2°21'08"E",
-    of which at least one number has a decimal point or minutes.
-    """
-    if text is None or len(text) > 20 * TOO_LONG:
-        return Guess()
-    fields = _fields(text)
-    found = {level: next((fields[key] for key in _KEYS[level] if fields.get(key)), "") for level in _KEYS}
-    lat, lng = _degrees(found["lat"], 90), _degrees(found["lng"], 180)
-    if lat is None or lng is None:
-        lat, lng = _pair(str(fields.get("coordinates", "")) or text)
-    return Guess(found["country"], found["state"], found["city"], lat, lng, text)
-
-
-def _fields(text: str) -> dict[str, str]:
-    start, end = text.find("{"), text.rfind("}")
-    if 0 <= start < end:
-        try:
-            said = json.loads(text[start : end + 1])
-        except (ValueError, RecursionError):
-            said = None
-        if isinstance(said, dict):
-            inner = [value for value in said.values() if isinstance(value, dict)]
-            return {_key(str(key)): _cell(value) for one in (*inner, said) for key, value in one.items()}
-    lines = "\n".join(" ".join(line.split()) for line in text[:4000].splitlines() if line.strip())  # long gaps are slow
-    return {_key(found[1]): found[2] for found in _FIELD.finditer(lines)}
-
-
-def _key(text: str) -> str:
-    return "_".join(text.casefold().split())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "" if value is None or isinstance(value, dict) else str(value)
-
-
-def _degrees(text: str, most: float) -> float | None:
-    found = _ALONE.search(" ".join(text.split()))
-    return _signed(found.groups(), most) if found else None
-
-
-def _signed(angle: Sequence[str | None], most: float) -> float | None:
-    """Degrees out of degrees, minutes, seconds and side; None above `most`."""
-    degrees, minutes, seconds, side = angle
-    whole = float((degrees or "").replace("\u2212", "-"))
-    value = math.copysign(abs(whole) + float(minutes or 0) / 60 + float(seconds or 0) / 3600, whole)
-    if side and side.upper() in "SW":
-        value = -abs(value)
-    return value if abs(value) <= most else None
-
-
-def _pair(text: str) -> tuple[float | None, float | None]:
-    for found in _PAIR.finditer(" ".join(text[:4000].split())):
-        if "." in found[1] + found[5] or found[2] or found[6]:
-            lat, lng = _signed(found.groups()[:4], 90), _signed(found.groups()[4:], 180)
-            if lat is not None and lng is not None:
-                return lat, lng
-    return None, None
-
-
 # ---- levels ----------------------------------------------------------------------------------------------------------
-
-
-def plain(text: str) -> str:
-    """A name for comparing: `rewards.normal`, and without marks on its letters."""
-    bare = unicodedata.normalize("NFKD", normal(text))
-    return "".join(letter for letter in bare if not unicodedata.combining(letter))
 
 
 def levels(text: str | None, place: Mapping[str, Any], mode: Mode = "strict") -> dict[str, bool]:
@@ -262,27 +117,6 @@ def level_right(level: str, mode: Mode = "strict", answer_of: AnswerOf = own_ans
     def component(task: Task, trajectory: Trajectory) -> float | None:
         found = levels(answer_of(trajectory), task.metadata.get("place") or {}, mode)
         return float(found[level]) if level in found else None
-
-    return component
-
-
-def distance_km(task: Task, trajectory: Trajectory) -> float | None:
-    """Kilometres between the answer's coordinates and the task's; `FARTHEST_KM` where it gives none."""
-    place = task.metadata.get("place") or {}
-    if place.get("lat") is None or place.get("lng") is None:
-        return None
-    guess = read_place(trajectory.answer)
-    if guess.lat is None or guess.lng is None:
-        return FARTHEST_KM
-    return haversine((guess.lat, guess.lng), (float(place["lat"]), float(place["lng"])))
-
-
-def within_km(km: float = 3.0) -> Score:
-    """A component: 1.0 where the answer's coordinates lie less than `km` from the task's."""
-
-    def component(task: Task, trajectory: Trajectory) -> float | None:
-        distance = distance_km(task, trajectory)
-        return None if distance is None else float(distance < km)
 
     return component
 

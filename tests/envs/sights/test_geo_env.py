@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from agentenv.envs.corpus.places import atlas
 from agentenv.envs.geo import geo
 from agentenv.envs.geo.tasks import geo_tasks
 from agentenv.envs.rewards.geo import hierarchy, levels
+from agentenv.envs.rewards.geo_distance import FARTHEST_KM
 from agentenv.envs.sights.things import Placard, Plaque, drawable, width
 from agentenv.errors import UnknownNameError, UsageError
+from agentenv.media import media_store
 from agentenv.task import TaskSet
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Task, Text
@@ -127,3 +130,22 @@ def test_a_task_without_a_picture_is_refused() -> None:
 def test_the_contract_holds() -> None:
     report = check_env("geo", difficulty=5)
     assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("name", ["geo", "geovista"])
+def test_an_answer_without_coordinates_is_measured_by_its_names(name: str) -> None:
+    place = {"country": "United States", "state": "Illinois", "city": "Springfield", "lat": 39.8017, "lng": -89.6437}
+    photo = media_store().put(encoded(scene(400, 300), "PNG"))
+    tasks = TaskSet.of([Task("x", (photo, Text("Where?")), metadata={"place": place})])
+
+    def played(**options: Any) -> dict[str, float | None]:
+        env = agentenv.make(name, source=tasks, **options)
+        return scores(agentenv.rollout(env, lambda observation: "<answer>Springfield, Illinois, USA</answer>")[0])
+
+    found = played()
+    assert (found["within_3km"], found["coordinates_given"], found["geocoded"]) == (1.0, 0.0, 1.0)
+    assert (found["distance_km"] or 0.0) < 0.1
+    plain = played(geocode=False)
+    assert (plain["within_3km"], plain["distance_km"], plain.get("geocoded")) == (0.0, FARTHEST_KM, None)
+    with pytest.raises(UsageError, match="geocode='yes'"):
+        agentenv.make(name, geocode="yes")
