@@ -10,6 +10,7 @@ that exporters can render them for a trainer without parsing text.
 from __future__ import annotations
 
 import base64
+import hashlib
 import random
 import time
 import traceback
@@ -194,6 +195,18 @@ class Trajectory(Struct):
         """The conversation: the messages along `path`."""
         return tuple(node.message for node in self.path())
 
+    def chain(self, leaf: int | None = None) -> list[str]:
+        """A digest for each node of `path`: SHA-256 of its message, its tokens and of all that stands before it.
+
+        A record only grows, so the digests up to a sampled turn stay what they were when it was taken, in the record
+        and in every fork of it.
+        """
+        digest, found = hashlib.sha256(), []
+        for node in self.path(leaf):
+            digest.update(_encoded((node.message, node.tokens)))
+            found.append(digest.hexdigest())
+        return found
+
     def usage(self) -> Usage:
         """Tokens and cost of all model calls, plus what the tools cost."""
         usages = [call.usage for call in self.calls if call.usage]
@@ -223,10 +236,7 @@ class Trajectory(Struct):
 
     def to_json(self) -> bytes:
         """The record as one line of JSON, without a line end. Lone surrogates, which UTF-8 lacks, become U+FFFD."""
-        try:
-            return _ENCODER.encode(self)
-        except UnicodeEncodeError:
-            return _ENCODER.encode(_without_surrogates(msgspec.to_builtins(self)))
+        return _encoded(self)
 
     @staticmethod
     def from_json(line: bytes | str) -> Trajectory:
@@ -267,6 +277,13 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Trajectory)
 _RANDOM = random.SystemRandom()
 _IDS = random.Random(_RANDOM.getrandbits(128))
+
+
+def _encoded(value: Any) -> bytes:
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        return _ENCODER.encode(_without_surrogates(msgspec.to_builtins(value)))
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -65,7 +65,7 @@ class Turns:
         last = self._tail(stand_in([]))
         followed = self._tail([*stand_in([]), _said("user", "?")])
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(last, followed, strict=False))
-        self.close = self._closing("".join(char for char, _ in same))
+        self.close = self._closing("".join(char for char, _ in same), last, followed)
 
     def _tail(self, messages: Chat) -> str:
         try:
@@ -76,9 +76,12 @@ class Turns:
             raise ConfigError("the chat template leaves out what the model says")
         return text[text.rindex(_SAID) + len(_SAID) :]
 
-    def _closing(self, tail: str) -> str:
+    def _closing(self, tail: str, last: str, followed: str) -> str:
         cut = self._end(tail, 0)
         close = tail[:cut] if cut >= 0 else tail[: tail.find(">") + 1] or tail.strip()
+        if "<" in close and ">" not in close:
+            first, then = (text[: text.find(">") + 1] for text in (last, followed))
+            raise ConfigError(f"the chat template ends a turn with {first!r}, but with {then!r} once a message follows")
         if not close:
             raise ConfigError(
                 "the chat template writes nothing at the end of a turn, so it cannot be told whether a turn has ended;"

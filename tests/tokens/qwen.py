@@ -40,6 +40,26 @@ def qwen() -> Any:
     )
 
 
+ENDS = (
+    *("<|END_OF_TURN_TOKEN|>", "<|END_RESPONSE|>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "<turn|>"),
+    *("<|user|>", "<|observation|>", "<end_of_turn>", "</s>"),
+    *("<|return|>", "<|call|>", "<|end|>", "<end_of_utterance>", "<|eot_id|>", "<|eot|>"),
+)
+"""Tokens that end turns of other families than Qwen's."""
+
+
+@cache
+def qwen_of_all_families() -> Any:
+    """Qwen's tokenizer with the end tokens of all families, so that it can be used with any template."""
+    from transformers import PreTrainedTokenizerFast
+
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=qwen().backend_tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<s>"
+    )
+    made.add_tokens(list(ENDS), special_tokens=True)
+    return made
+
+
 @cache
 def templates() -> dict[str, str]:
     """The chat templates of TRL's wheel, by name."""

@@ -54,18 +54,6 @@ class UnfitError(Exception):
     """The episode cannot be put into this form; the text is the reason."""
 
 
-def path(record: Trajectory) -> list[int]:
-    """Indices of the nodes that the policy saw or wrote, from the root to the last."""
-    leaf = len(record.nodes) - 1
-    while leaf >= 0 and record.nodes[leaf].rolled_back:
-        leaf -= 1
-    steps = []
-    while leaf >= 0:
-        steps.append(leaf)
-        leaf = record.nodes[leaf].parent
-    return steps[::-1]
-
-
 def rendered(record: Trajectory) -> list[Said]:
     """The conversation in plain turns, with calls and results as the dialect wrote them.
 
@@ -73,7 +61,7 @@ def rendered(record: Trajectory) -> list[Said]:
         UnfitError: it holds calls that were made beside the text.
     """
     said = []
-    for index in path(record):
+    for index in record.indices():
         message = record.nodes[index].message
         if message.role == "tool" or (message.calls and _native(record.env)):
             raise UnfitError("calls were made beside the text: only the structured mode can show them")
@@ -106,7 +94,7 @@ def structured(record: Trajectory, unreadable: str = "skip") -> tuple[list[Said]
     """
     said: list[Said] = []
     changes: set[str] = set()
-    steps = path(record)
+    steps = record.indices()
     runs = _runs(record, set(steps))
     shown = {run.node for members in runs.values() for run in members}
     dialect = _dialect(record.env)

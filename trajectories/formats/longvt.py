@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from agentenv.trajectories.formats.base import Format, Options, Row, Tally
-from agentenv.trajectories.formats.conversation import Said, UnfitError, path, rendered
+from agentenv.trajectories.formats.conversation import Said, UnfitError, rendered
 from agentenv.trajectories.formats.pictures import Pictures, safe
 from agentenv.trajectories.formats.trl_sft import unwanted
 from agentenv.trajectory import Trajectory
@@ -80,7 +80,7 @@ def _item(part: object, files: Pictures) -> Row:
 
 
 def _losses(record: Trajectory, options: LongvtOptions) -> Iterator[str]:
-    nodes = [record.nodes[step] for step in path(record)]
+    nodes = [record.nodes[step] for step in record.indices()]
     if any(node.tokens for node in nodes):
         yield "tokens"
     if len(nodes) < len(record.nodes):

@@ -15,7 +15,7 @@ from typing import Literal
 from agentenv.errors import StoreError
 from agentenv.trajectories.formats.base import Row
 from agentenv.trajectories.formats.beside import FOLDER, VIDEOS, Beside
-from agentenv.trajectories.formats.conversation import Said, UnfitError, path
+from agentenv.trajectories.formats.conversation import Said, UnfitError
 from agentenv.trajectories.media import RunMedia
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Part, Text, Video
@@ -149,7 +149,7 @@ _NO_VIDEO = "a video of it is not at hand, or damaged: see run.save_videos() and
 
 def seen(record: Trajectory) -> list[str]:
     """SHA-256 of the pictures that the policy saw, frames of clips among them, in the order in which it saw them."""
-    return list(_names(part for index in path(record) for part in record.nodes[index].message.parts))
+    return list(_names(part for index in record.indices() for part in record.nodes[index].message.parts))
 
 
 def _names(parts: Iterable[Part]) -> Iterator[str]:

@@ -15,7 +15,6 @@ from agentenv.trajectories.formats.conversation import (
     Said,
     UnfitError,
     one_call_a_turn,
-    path,
     rendered,
     structured,
     with_tools,
@@ -221,7 +220,7 @@ def _rewritten(call: ToolCall, options: SftOptions) -> bool:
 
 def _losses(record: Trajectory, said: list[Said], options: SftOptions) -> Iterator[str]:
     """What of this episode the row does not say."""
-    steps = path(record)
+    steps = record.indices()
     nodes = [record.nodes[step] for step in steps]
     if options.reasoning == "drop" and any(message.reasoning for message in said):
         yield "reasoning"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
@@ -246,13 +244,8 @@ def _paths(records: Sequence[Trajectory]) -> list[list[str]]:
         root = record.id
         while root in origin:
             root = origin[root]
-        digest, names = hashlib.sha256(root.encode()), []
-        for index in record.indices():
-            node = record.nodes[index]
-            digest.update(msgspec.json.encode((node.message, node.tokens)))
-            if node.origin == "sampled":
-                names.append(digest.hexdigest()[:24])
-        found.append(names)
+        path = zip(record.path(), record.chain(), strict=True)
+        found.append([f"{root}/{digest}" for node, digest in path if node.origin == "sampled"])
     return found
 
 
