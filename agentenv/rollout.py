@@ -181,6 +181,7 @@ async def play_many(
         give_up_after: so many infrastructure failures in a row end the run; three that no new try can cure do, too.
 
     Raises:
+        PolicyError: the policy cannot play at all (see `Policy.ready`).
         InfrastructureError: the run was given up; everything recorded so far is kept.
     """
     run = _Many(
@@ -231,6 +232,8 @@ class _Many:
         env = self.env.clone()
         played = 0
         while (job := await self._job()) is not None:
+            if not played:
+                await self.policy.ready()
             task, sample = job
             record = await self._attempt(env, task, sample)
             self.groups.add(task, record)
@@ -362,6 +365,7 @@ def rollout(env: str | Env, policy: str | Policy | Player, **options: Any) -> Ru
 
     Raises:
         UsageError: an argument makes no sense, or the folder holds another run.
+        PolicyError: the policy cannot play at all: its server does not answer, say.
         InfrastructureError: too many episodes in a row failed for infrastructure reasons.
     """
     playing = arollout(env, policy, **options)

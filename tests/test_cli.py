@@ -281,6 +281,12 @@ def test_export_selects_and_writes(sh: Shell, run: str) -> None:
     assert "12 written to groups/train.jsonl" in told.out
 
 
+def test_an_export_that_writes_nothing_fails_and_says_why(sh: Shell, run: str) -> None:
+    told = sh("export", run, "-f", "tokens", "--out", "tokens")
+    assert (told.code, "tokens: 0 written" in told.out) == (1, True)
+    assert "lacks token ids (capture 'text'): play with a policy that works with token ids" in told.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [

@@ -15,7 +15,7 @@ import pytest
 
 import agentenv
 from agentenv.errors import InfrastructureError, PolicyError, UnknownNameError, UsageError
-from agentenv.policy import make_policy
+from agentenv.policy import ReferencePolicy, make_policy
 from agentenv.policy.base import Policy
 from agentenv.reward import Component, Rubric
 from agentenv.trajectory import Trajectory
@@ -115,6 +115,22 @@ def test_arguments_that_make_no_sense(options: dict[str, Any], why: str) -> None
         agentenv.rollout(sums(None), "reference")
     with pytest.raises(UnknownNameError, match='did you mean "reference"'):
         agentenv.rollout(sums(), "referense")
+
+
+class Asleep(ReferencePolicy):
+    """Cannot play yet."""
+
+    async def ready(self) -> None:
+        raise PolicyError("the server sleeps")
+
+
+def test_a_policy_that_cannot_play_ends_the_run_before_its_first_episode(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(PolicyError, match="the server sleeps"):
+        agentenv.rollout(sums(3), Asleep(), out=out)
+    assert len(agentenv.load(out)) == 0
+    assert len(agentenv.rollout(sums(3), ReferencePolicy(), out=out, resume=True)) == 3
+    assert len(agentenv.rollout(sums(3), Asleep(), out=out, resume=True)) == 3  # nothing is left to play
 
 
 def test_progress_hears_of_every_episode_once() -> None:

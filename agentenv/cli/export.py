@@ -27,8 +27,8 @@ def export(
     option: Annotated[list[str], Parameter(name=["--option", "-o"], negative=())] = [],  # noqa: B006
     list: Flag = False,
     json: Flag = False,
-) -> None:
-    """Turn a recorded run into training data.
+) -> int:
+    """Turn a recorded run into training data. Exits with 1 where no episode could be written.
 
     For example:
 
@@ -51,7 +51,7 @@ def export(
     """
     if list:
         formats(json=json)
-        return
+        return 0
     missing = [name for name, value in (("RUN", run), ("--format", format), ("--out", out)) if value is None]
     if run is None or format is None or out is None:
         raise UsageError(
@@ -63,6 +63,7 @@ def export(
         common.print_json(report)
     else:
         common.say(str(report))
+    return 0 if report.written else 1
 
 
 def formats(*, json: Flag = False) -> None:

@@ -28,6 +28,13 @@ class Policy(ABC):
         """
         return self
 
+    async def ready(self) -> None:  # noqa: B027  (most policies need nothing)
+        """See that it can play, before the first episode of a run.
+
+        Raises:
+            PolicyError: it cannot; the text says what to change.
+        """
+
     @abstractmethod
     async def act(self, observation: Observation) -> Action:
         """Take one turn.

@@ -43,7 +43,8 @@ class Capture:
         video: VideoForm = "frames",
         forks: bool = False,
     ) -> None:
-        self.model, self.logprobs, self.renderer, self.video, self.forks = model, logprobs, renderer, video, forks
+        self.model, self.logprobs, self.renderer, self.forks = model, logprobs, renderer, forks
+        self.video: VideoForm = video
 
     @property
     def settings(self) -> dict[str, Any]:

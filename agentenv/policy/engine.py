@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from msgspec import Struct
 
-from agentenv.errors import ConfigError, PolicyError, UnknownNameError
+from agentenv.errors import PolicyError, UnknownNameError
 from agentenv.policy.exact import Request, TokenPolicy
 from agentenv.policy.options import check_choice, check_flags, check_number
 from agentenv.policy.rendering import load_renderer
@@ -31,7 +31,7 @@ class Engine(Struct, frozen=True, kw_only=True):
         context: tokens that the engine takes in all; by default what it says itself.
         seed: send a seed with each turn, made of the episode's seed, the sample and the turn.
         media: gives the bytes of an image by its SHA-256; the process's media store by default.
-        version: what records call the weights where the engine does not say; see `EnginePolicy.version`.
+        version: what records call the weights where the engine does not say; see `TokenPolicy.version`.
     """
 
     tokenizer: Any = None
@@ -55,13 +55,11 @@ class Engine(Struct, frozen=True, kw_only=True):
 class EnginePolicy(TokenPolicy):
     """Base of the policies whose model runs in an inference engine.
 
+    Prefixes that were computed with weights of another `version` are not used again.
+
     Args:
         model: the model's name.
         options: fields of `Engine`.
-
-    Attributes:
-        version: what records call the weights where the engine does not say. A trainer sets it anew whenever it has
-            changed them; prefixes that were computed with others are then not used again.
 
     Raises:
         ConfigError: a setting is wrong, or the tokenizer or the chat template cannot be used.
@@ -134,7 +132,10 @@ class EnginePolicy(TokenPolicy):
             PolicyError: they are others, or it does not say.
         """
         if not isinstance(got, list):
-            raise refused(f"{self.model}: the engine does not say which token ids it was given")
+            raise refused(
+                f"{self.model}: the engine does not say which token ids it was given (prompt_token_ids), so it may have"
+                " tokenised anew; for such an engine take openai:"
+            )
         prompt = request.prompt
         sent = prompt.ids
         if prompt.media:
@@ -156,13 +157,14 @@ class EnginePolicy(TokenPolicy):
         Raises:
             PolicyError: there are none, not as many of one as of the other, or one is not what it must be.
         """
-        if not isinstance(ids, list):
-            raise refused(f"{self.model}: the engine gave no token ids; nothing is computed from its text instead")
-        values = logprobs if isinstance(logprobs, list) else []
         try:
-            return token_ids("token_ids", ids), log_probabilities("logprobs", values, len(ids))
+            sampled = token_ids("token_ids", ids)
+            return sampled, log_probabilities("logprobs", logprobs if isinstance(logprobs, list) else [], len(sampled))
         except ValueError as error:
-            raise refused(f"{self.model}: in the engine's answer {error}") from None
+            raise refused(
+                f"{self.model}: in the engine's answer {error}. This policy needs ids and log-probabilities of all that"
+                " was sampled, and computes nothing from the text instead; for an engine without them take openai:"
+            ) from None
 
 
 def refused(text: str) -> PolicyError:
@@ -178,5 +180,3 @@ def _checked(engine: Engine) -> None:
     check_number("context", engine.context, 1, whole=True, optional=True)
     check_flags(seed=engine.seed, forks=engine.forks)
     check_choice("video", engine.video, get_args(VideoForm))
-    if not isinstance(engine.version, str):
-        raise ConfigError(f"version={engine.version!r}: expected text")

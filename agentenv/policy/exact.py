@@ -11,8 +11,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agentenv.dialects import Dialect, make_dialect
-from agentenv.errors import PolicyError
+from agentenv.errors import ConfigError, PolicyError
 from agentenv.policy.base import Policy
+from agentenv.policy.sampled import log_probabilities, token_ids
 from agentenv.policy.wire import VideoForm, shown
 from agentenv.tokens.conversation import Prompt, prompt_of
 from agentenv.tokens.renderer import Renderer, media_of
@@ -67,6 +68,9 @@ class TokenPolicy(Policy):
         renderer: renders conversations for the model.
         native_dialect: where the environment's dialect is "native", the dialect in which this model writes calls.
         forks: see `agentenv.tokens.conversation.prompt_of`.
+
+    Raises:
+        UnknownNameError: there is no such dialect.
     """
 
     context: int = 1 << 30
@@ -75,8 +79,25 @@ class TokenPolicy(Policy):
     """How clips are shown."""
 
     def __init__(self, renderer: Renderer, *, native_dialect: str = "hermes", forks: bool = False) -> None:
+        make_dialect(native_dialect, ())
         self.renderer, self.forks, self._native_dialect = renderer, forks, native_dialect
+        self._version = ""
         self._parsers: dict[int, tuple[tuple[ToolSpec, ...], Dialect]] = {}
+
+    @property
+    def version(self) -> str:
+        """What records call the weights where the engine does not say. Set anew whenever they have changed.
+
+        Raises:
+            ConfigError: it is no text, or holds a comma, which stands between the names of two.
+        """
+        return self._version
+
+    @version.setter
+    def version(self, name: str) -> None:
+        if not isinstance(name, str) or "," in name:
+            raise ConfigError(f"version={name!r}: expected a text without commas, which stand between two versions")
+        self._version = name
 
     @abstractmethod
     async def sample(self, request: Request) -> Sampled:
@@ -111,12 +132,13 @@ class TokenPolicy(Policy):
         row = await self.sample(Request(prompt, media, number, observation.stop, group))
         if row.finish == "overflow":
             return Action("", finish_reason="overflow", usage=Usage(prompt.length, 0))
+        ids, logprobs = _usable(row)
         action = Action(
-            self.renderer.decoded(row.ids),
+            self.renderer.decoded(ids),
             finish_reason=row.finish,
-            token_ids=row.ids,
-            logprobs=row.logprobs,
-            usage=Usage(row.prompt_tokens or prompt.length, len(row.ids)),
+            token_ids=ids,
+            logprobs=logprobs,
+            usage=Usage(row.prompt_tokens or prompt.length, len(ids)),
             seconds=time.perf_counter() - started,
             retries=row.retries,
             context=prompt.context,
@@ -166,6 +188,14 @@ async def prompt_and_media(
     if [part.sha256 for part in media] != [span.sha256 for span in prompt.media]:
         raise PolicyError("the media of the conversation are not those of its token stream")
     return prompt, tuple(media)
+
+
+def _usable(row: Sampled) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    try:
+        ids = token_ids("ids", row.ids)
+        return ids, None if row.logprobs is None else log_probabilities("logprobs", row.logprobs, len(ids))
+    except ValueError as error:
+        raise PolicyError(f"the turn that the engine sampled cannot be used: {error}", permanent=True) from None
 
 
 class _Episode(Policy):

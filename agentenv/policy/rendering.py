@@ -45,8 +45,10 @@ def load_renderer(
     Raises:
         MissingExtraError: transformers is not installed, torch where the model sees images, or the package `renderers`
             where it was asked for.
-        ConfigError: the tokenizer cannot be loaded, or the template cannot be used (see `TemplateRenderer`).
+        ConfigError: a setting is wrong, the tokenizer cannot be loaded, or the template cannot be used (see
+            `TemplateRenderer`).
     """
+    _check_settings(chat_template, template_options, end_tokens)
     tokenizer, processor, config, ends = _parts(source, video)
     name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__).rstrip("/").rsplit("/", 1)[-1]
     if renderer not in ("auto", "template") or (renderer == "auto" and processor is None and knows(tokenizer)):
@@ -119,6 +121,8 @@ def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]
     if not isinstance(source, (str, Path)):
         if hasattr(source, "image_processor"):
             return source.tokenizer, source, _config_of(source), ()
+        if not callable(source) or not hasattr(source, "convert_ids_to_tokens"):
+            raise ConfigError(f"tokenizer={source!r}: expected a model's folder or name, a tokenizer or a processor")
         return source, None, None, ()
     from transformers import AutoConfig, AutoTokenizer
 
@@ -126,6 +130,7 @@ def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]
 
     path = str(source)
     try:
+        path = model_path(path)
         config = AutoConfig.from_pretrained(path)
         processor = load_processor(path, config, video == "video")
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path)
@@ -137,6 +142,15 @@ def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]
             " loaded tokenizer or processor)"
         ) from error
     return tokenizer, processor, config, _ends(path)
+
+
+def _check_settings(chat_template: Any, template_options: Any, end_tokens: Any) -> None:
+    if chat_template is not None and not (isinstance(chat_template, str) and chat_template.strip()):
+        raise ConfigError(f"chat_template={chat_template!r}: expected the text of a template, or None")
+    if template_options is not None and not isinstance(template_options, Mapping):
+        raise ConfigError(f"template_options={template_options!r}: expected a mapping of variable to value, or None")
+    if not isinstance(end_tokens, Sequence) or not all(type(token) is int and token >= 0 for token in end_tokens):
+        raise ConfigError(f"end_tokens={end_tokens!r}: expected a list of token ids")
 
 
 def _ends(path: str) -> Sequence[int]:

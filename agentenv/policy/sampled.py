@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 _LARGEST_ID = 2**31 - 1
+_LEAST = -sys.float_info.max
 _ROUNDING = 0.01  # nats above 0 that half precision may make of a sure thing
 
 
 def token_ids(name: str, value: Any) -> tuple[int, ...]:
-    """The list of token ids in the field `name`.
+    """The token ids in the field `name`.
 
     Raises:
         ValueError: it is something else; the text names the field.
     """
     if value is None:
         raise ValueError(f"{name} is absent")
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise ValueError(f"{name} is {_described(value)}, and no list of token ids")
     if not value:
         raise ValueError(f"{name} is empty")
-    for one in value:
-        if type(one) is not int or not 0 <= one <= _LARGEST_ID:
-            raise ValueError(f"{name} holds {_described(one)}, which is no token id")
-    return tuple(value)
+    if set(map(type, value)) == {int} and min(value) >= 0 and max(value) <= _LARGEST_ID:
+        return tuple(value)
+    return tuple(_token_id(name, one) for one in value)
 
 
 def log_probabilities(name: str, values: Sequence[Any], count: int) -> tuple[float, ...]:
@@ -36,10 +38,22 @@ def log_probabilities(name: str, values: Sequence[Any], count: int) -> tuple[flo
     """
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} log-probabilities for {count} tokens")
-    for value in values:
-        if type(value) not in (int, float) or not math.isfinite(value) or value > _ROUNDING:
-            raise ValueError(f"{name} holds {_described(value)}, which is no log-probability")
-    return tuple(min(0.0, float(value)) for value in values)
+    if set(map(type, values)) == {float} and max(values) <= 0 and math.isfinite(sum(values)):
+        return tuple(values)
+    return tuple(_log_probability(name, value) for value in values)
+
+
+def _token_id(name: str, value: Any) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= _LARGEST_ID:
+        return int(value)
+    raise ValueError(f"{name} holds {_described(value)}, which is no token id")
+
+
+def _log_probability(name: str, value: Any) -> float:
+    right = isinstance(value, Real) and not isinstance(value, bool)
+    if right and _LEAST <= value <= _ROUNDING:
+        return min(0.0, float(value))
+    raise ValueError(f"{name} holds {_described(value)}, which is no log-probability")
 
 
 def _described(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from agentenv.errors import PolicyError
 from agentenv.policy.engine import refused
 from agentenv.policy.exact import Request, Sampled
-from agentenv.policy.vllm import ServerPolicy, gap, versions
+from agentenv.policy.vllm import ServerPolicy, gap, listed, prompt_tokens, versions
 from agentenv.policy.wire import content
 
 
@@ -37,7 +37,10 @@ class SGLangPolicy(ServerPolicy):
     async def _look(self) -> None:
         about = await self._told("model_info")
         if not isinstance(about, dict):
-            raise PolicyError(f"no SGLang server answers at {self.client.shown_url} (asked for model_info)")
+            raise PolicyError(
+                f"no SGLang server answers at {self.client.shown_url} (asked for model_info): start one, or check"
+                " base_url; for another server take openai:, by its chat interface"
+            )
         names = [str(about[key]) for key in ("served_model_name", "model_path") if about.get(key)]
         if names and _last(self.model) not in map(_last, names):
             raise refused(
@@ -64,8 +67,9 @@ class SGLangPolicy(ServerPolicy):
             body: dict[str, Any] = {"input_ids": list(self.renderer.ends)[:1], "return_logprob": True}
             body |= {"sampling_params": {"temperature": temperature, "max_new_tokens": 1}, "top_logprobs_num": 2}
             answer, _ = await self.asked("generate", body)
-            listed = (_about(answer).get("output_top_logprobs") or [None])[0] or ()
-            gaps.append(gap([entry[0] for entry in listed if isinstance(entry, (list, tuple)) and entry]))
+            first = listed(_about(answer).get("output_top_logprobs"))[:1]
+            top = [entry for entries in first for entry in listed(entries)]
+            gaps.append(gap([entry[0] for entry in top if isinstance(entry, list) and entry]))
         self._processed(gaps, "start it without SGLANG_RETURN_ORIGINAL_LOGPROB")
 
     async def _sample(self, request: Request) -> Sampled:
@@ -77,16 +81,15 @@ class SGLangPolicy(ServerPolicy):
         about = _about(answer)
         self.seen(request, answer.get("prompt_token_ids", about.get("prompt_token_ids")))
         entries = about.get("output_token_logprobs")
-        pairs = [entry for entry in entries or () if isinstance(entry, (list, tuple)) and len(entry) >= 2]
+        pairs = [entry for entry in listed(entries) if isinstance(entry, list) and len(entry) >= 2]
         given = [entry[1] for entry in pairs] if entries is not None else answer.get("output_ids")
         ids, logprobs = self.sampled(given, [entry[0] for entry in pairs])
-        listed = answer.get("output_ids")
-        if isinstance(listed, list) and listed != list(ids):
+        if listed(answer.get("output_ids")) not in ([], list(ids)):
             raise refused(f"{self.model}: the server gave other token ids than it gave log-probabilities for")
         # Spans where weights changed in the middle of a turn, one name otherwise.
         spans = about.get("weight_versions") or [{"version": about.get("weight_version")}]
-        version, counted = versions(spans, self.version), int(about.get("prompt_tokens") or 0)
-        return Sampled(ids, logprobs, self._finish(about), version, counted, retries)
+        version = versions(spans, self.version)
+        return Sampled(ids, logprobs, self._finish(about), version, prompt_tokens(about), retries)
 
     def _finish(self, about: dict[str, Any]) -> str:
         reason = about.get("finish_reason")

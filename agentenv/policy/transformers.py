@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -128,7 +129,13 @@ class TransformersPolicy(TokenPolicy):
         self.context = self._sampler.context
         self._worker, how = _worker(self._sampler, self._sight is not None, batching, batch_size, batch_wait)
         settings = sampling | {"dtype": str(self.model.dtype), "device": str(self.model.device)}
-        settings |= {"batch_size": batch_size, "batching": how, "logprobs": "processed", **renderer.settings}
+        settings |= {
+            "weights": _fingerprint(self.model),
+            "batch_size": batch_size,
+            "batching": how,
+            "logprobs": "processed",
+            **renderer.settings,
+        }
         if self._sight:
             settings |= {"images": self._sight.settings, "video": video, "banned_tokens": list(banned)}
         self.info = PolicyInfo("transformers", name, settings, "ids_full")
@@ -219,11 +226,17 @@ def _loaded(
     path = model_path(model)
     place = _device(torch, device)
     kind = dtype if dtype != "auto" or place != "cpu" else "float32"
+    if kind != "auto" and not isinstance(getattr(torch, str(kind).removeprefix("torch."), None), torch.dtype):
+        raise ConfigError(f"dtype={dtype!r}: expected 'auto' or a data type of torch, for instance 'bfloat16'")
     try:
         made, tokenizer, processor = _read(path, tokenizer, processor, kind, gguf_file, video == "video")
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"the model {model} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
-    return made.to(place).eval(), tokenizer, processor
+    try:
+        return made.to(place).eval(), tokenizer, processor
+    except (RuntimeError, AssertionError) as error:  # not built for it, no memory left
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(f"the model {model} cannot be put on the device {place!r}: {why}") from error
 
 
 def _read(
@@ -239,6 +252,15 @@ def _read(
     tokenizer = tokenizer or getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path, **extra)
     kind: Any = AutoModelForImageTextToText if processor else AutoModelForCausalLM
     return kind.from_pretrained(path, dtype=dtype, **extra), tokenizer, processor
+
+
+def _fingerprint(model: Any) -> str:
+    """Tells weights apart by the first numbers of each tensor, which training changes; a folder's name does not."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        first = tensor.detach()[(0,) * max(0, tensor.dim() - 1)] if tensor.numel() else tensor
+        digest.update(f"{name} {tuple(tensor.shape)} {first.reshape(-1)[:8].float().tolist()}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _device(torch: Any, device: str) -> str:

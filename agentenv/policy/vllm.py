@@ -75,11 +75,7 @@ class ServerPolicy(EnginePolicy):
         await self.client.close()
 
     async def ready(self) -> None:
-        """See, once, that the server is what is wanted: before the first turn, or whenever it is called first.
-
-        Raises:
-            PolicyError: it is not; the text says what to change.
-        """
+        """See `Policy.ready`: once, that the server is what is wanted; before the first turn at the latest."""
         loop = asyncio.get_running_loop()
         known = self._ready.get(loop)
         if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
@@ -168,7 +164,10 @@ class VLLMPolicy(ServerPolicy):
         served = await self.client.get("v1/models")
         listed = served.get("data") if isinstance(served, dict) else None
         if not isinstance(listed, list):
-            raise PolicyError(f"no vLLM server answers at {self.client.shown_url} (asked for v1/models)")
+            raise PolicyError(
+                f"no vLLM server answers at {self.client.shown_url} (asked for v1/models): start one (vllm serve ...),"
+                " or check base_url; for another server take openai:, by its chat interface"
+            )
         found = {str(item.get("id")): item for item in listed if isinstance(item, dict)}
         if self.model not in found:
             raise refused(f"the server does not serve the model {self.model!r}{did_you_mean(self.model, found)}")
@@ -193,11 +192,22 @@ class VLLMPolicy(ServerPolicy):
         for temperature in (1.0, 0.5):
             # Three, since the token that was sampled may take the place of one of the two likeliest.
             body = {"temperature": temperature, "max_tokens": 1, "logprobs": 3, "seed": 0}
-            answer, _ = await self.asked(*self._written(ids, body))
+            answer = await self._probed(*self._written(ids, body))
             choice = _choice(answer)
             self.sampled(*_got(choice, self._endpoint))
             gaps.append(_gap(choice, self._endpoint))
         self._processed(gaps, "start it with --logprobs-mode processed_logprobs")
+
+    async def _probed(self, path: str, body: dict[str, Any]) -> Any:
+        try:
+            return (await self.asked(path, body))[0]
+        except HTTPError as error:
+            if error.status not in (404, 405):
+                raise
+            raise refused(
+                f"{self.client.shown_url} is no vLLM server, or one without completions: it answered {error.status} to"
+                f" {path}. For another server take openai:, by its chat interface"
+            ) from None
 
     # -- turns --------------------------------------------------------------------------------------------------------
 
@@ -217,7 +227,7 @@ class VLLMPolicy(ServerPolicy):
             logprobs,
             finish,
             versions(choice.get("weight_versions"), self.version),
-            _prompt_tokens(answer),
+            prompt_tokens(answer.get("usage")),
             retries,
         )
 
@@ -255,7 +265,7 @@ def _choice(answer: Any) -> dict[str, Any]:
 def _entries(choice: dict[str, Any]) -> list[dict[str, Any]]:
     logprobs = choice.get("logprobs")
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return entries if isinstance(entries, list) else []
+    return [entry for entry in listed(entries) if isinstance(entry, dict)]
 
 
 def _got(choice: dict[str, Any], endpoint: str) -> tuple[Any, Any]:
@@ -272,11 +282,16 @@ def _got(choice: dict[str, Any], endpoint: str) -> tuple[Any, Any]:
 def _gap(choice: dict[str, Any], endpoint: str) -> float | None:
     """How far the likeliest token is above the next one, in nats; None where the answer does not say."""
     if endpoint == "completions":
-        top = ((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0]
-        values = list(top.values()) if isinstance(top, dict) else []
-    else:
-        values = [entry.get("logprob") for entry in (_entries(choice) or [{}])[0].get("top_logprobs", ())]
-    return gap(values)
+        logprobs = choice.get("logprobs")
+        top = listed(logprobs.get("top_logprobs") if isinstance(logprobs, dict) else None)[:1]
+        return gap([value for first in top if isinstance(first, dict) for value in first.values()])
+    top = [entry for first in _entries(choice)[:1] for entry in listed(first.get("top_logprobs"))]
+    return gap([entry.get("logprob") for entry in top if isinstance(entry, dict)])
+
+
+def listed(value: Any) -> list[Any]:
+    """A list that an engine gave; an empty one where it gave something else."""
+    return value if isinstance(value, list) else []
 
 
 def gap(values: Sequence[Any]) -> float | None:
@@ -286,13 +301,20 @@ def gap(values: Sequence[Any]) -> float | None:
 
 
 def versions(spans: Any, otherwise: str) -> str:
-    """Which weights sampled a turn, as a server's spans of it say, joined by commas where there are several."""
-    named = [str(span.get("version")) for span in spans or () if isinstance(span, dict) and span.get("version")]
+    """Which weights sampled a turn, as a server's spans of it say, joined by commas where there are several.
+
+    Raises:
+        PolicyError: the spans are no list of objects, each with the name of a version.
+    """
+    told = listed(spans or [])
+    if (spans and not told) or not all(isinstance(span, dict) for span in told):
+        raise refused(f"the server's weight_versions cannot be read: {str(spans)[:80]}")
+    named = [str(span["version"]) for span in told if span.get("version")]
     said = [name for name in dict.fromkeys(named) if name != "default"]  # what servers call weights that nobody named
     return ",".join(said) or otherwise
 
 
-def _prompt_tokens(answer: dict[str, Any]) -> int:
-    usage = answer.get("usage")
+def prompt_tokens(usage: Any) -> int:
+    """How many tokens a prompt had, as an engine says; 0 where it does not."""
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return count if isinstance(count, int) else 0

@@ -83,6 +83,10 @@ class VLLMEnginePolicy(EnginePolicy):
                 self._taken(self._llm)
         return self._llm
 
+    async def ready(self) -> None:
+        """See `Policy.ready`: starts the engine."""
+        await self._engine()
+
     async def sample(self, request: Request) -> Sampled:
         """Sample one turn. Where it is cancelled the engine stops its work on it."""
         llm = await self._engine()

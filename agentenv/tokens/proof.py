@@ -71,9 +71,12 @@ class Turns:
         try:
             text = self.write(messages)
         except PolicyError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(f"{error}: give one that takes a plain conversation (chat_template=...)") from None
         if _SAID not in text:
-            raise ConfigError("the chat template leaves out what the model says")
+            raise ConfigError(
+                "the chat template leaves out what the model says, so no turn can follow another: give one that writes"
+                " all messages (chat_template=...)"
+            )
         return text[text.rindex(_SAID) + len(_SAID) :]
 
     def _closing(self, tail: str, last: str, followed: str) -> str:

@@ -221,4 +221,5 @@ def _within(package: str, found: str, tested: tuple[str, str], way_out: str) -> 
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdigit())
+    parts = text.split("+")[0].split(".")[:3]
+    return (*(int(part) for part in parts if part.isdigit()), 0, 0, 0)[:3]

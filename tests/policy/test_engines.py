@@ -13,9 +13,11 @@ from agentenv import tokens as t
 from agentenv.errors import ConfigError, MissingExtraError, PolicyError, UnknownNameError
 from agentenv.policy import SGLangPolicy, VLLMPolicy, make_policy
 from agentenv.policy.exact import Request
-from agentenv.rollout import play
+from agentenv.rollout import arollout, play
 from agentenv.tokens.conversation import Prompt
+from agentenv.trajectories import load
 from agentenv.types import Action, Message, StopReason, Text, Tokens, Video
+from tests.policy.chat_server import chat_server
 from tests.policy.tiny import tiny
 from tests.policy.tiny_vision import picture, tiny_vision
 from tests.policy.token_server import TokenServer, token_server
@@ -140,11 +142,21 @@ def turns_only(change: Any) -> Any:
     return lambda answer: change(answer) if "prompt_token_ids" in answer else None
 
 
+def first_entry(**fields: Any) -> Any:
+    return lambda answer: answer["choices"][0]["logprobs"]["content"][0].update(fields)
+
+
 SPOILT: list[tuple[Any, str, bool]] = [
-    (lacking("token_ids"), "the engine gave no token ids; nothing is computed from its text instead", True),
+    (lacking("token_ids"), "answer token_ids is absent.*computes nothing from the text instead.*take openai:", True),
     (lacking("logprobs"), "answer logprobs has 0 log-probabilities for 1 tokens", True),
     (lacking("prompt_token_ids"), "does not say which token ids it was given", True),
     (other_ids, "had other token ids than it was sent.*the first difference at 0.*tokenizer=", True),
+    (lambda answer: answer["choices"][0].update(token_ids=[-1]), "token_ids holds -1, which is no token id", True),
+    (first_entry(logprob=None), "logprobs holds None, which is no log-probability", True),
+    (first_entry(logprob=0.5), "logprobs holds 0.5, which is no log-probability", True),
+    (first_entry(token_id=9), "has 0 log-probabilities for 1 tokens", True),
+    (lambda answer: answer["choices"][0].update(logprobs={"content": [3]}), "0 log-probabilities for 1 tokens", True),
+    (lambda answer: answer["choices"][0].update(weight_versions=3), "weight_versions cannot be read: 3", True),
     (aborted, "the server ended a turn with 'abort'", False),
     (lambda answer: answer.pop("choices"), "holds no choices", False),
 ]
@@ -169,6 +181,8 @@ async def test_what_sglang_gives_otherwise_is_refused() -> None:
             (lambda a: a.update(output_ids=[1]), "other token ids than it gave log-probabilities for"),
             (lambda a: a["meta_info"].update(finish_reason={"type": "abort"}), "ended a turn with 'abort'"),
             (lambda a: a.pop("meta_info"), "holds no meta_info"),
+            (lambda a: a["meta_info"].update(output_token_logprobs=7), "token_ids is empty"),
+            (lambda a: a.update(prompt_token_ids="x"), "does not say which token ids it was given"),
         ):
             server.spoil = turns_only(change)
             with pytest.raises(PolicyError, match=why):
@@ -249,9 +263,21 @@ async def test_a_wrong_model_and_no_server_are_said() -> None:
             await wrong.act(seen())
         assert caught.value.permanent
         server.models = None
-        with pytest.raises(PolicyError, match="no vLLM server answers"):
+        with pytest.raises(PolicyError, match=r"no vLLM server answers.*check base_url"):
             await wrong.act(seen())
         await wrong.close()
+
+
+async def test_a_run_does_not_begin_without_its_server(tmp_path: Path) -> None:
+    policy = VLLMPolicy("m", "http://127.0.0.1:9", tokenizer=tiny()[1], retries=0)
+    with pytest.raises(PolicyError, match="no vLLM server answers at"):
+        await arollout(sums(), policy, out=tmp_path / "run")
+    assert len(load(tmp_path / "run")) == 0
+    async with chat_server() as server:  # which has models, and no completions
+        lost = VLLMPolicy("good-model", server.url, tokenizer=tiny()[1], retries=0)
+        with pytest.raises(PolicyError, match=r"is no vLLM server.* it answered 40[45] to .*take openai:"):
+            await lost.ready()
+        await lost.close()
 
 
 async def test_cancelling_closes_the_request_and_slots_bound_those_in_flight() -> None:
@@ -292,6 +318,11 @@ def test_settings_are_checked_and_recorded(monkeypatch: pytest.MonkeyPatch, tmp_
         {"seed": "no"},
         {"version": 3},
         {"video": "x"},
+        {"chat_template": " "},
+        {"chat_template": 3},
+        {"template_options": 5},
+        {"end_tokens": ["x"]},
+        {"end_tokens": 5},
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))}=.*: expected"):
             VLLMPolicy("m", tokenizer=words, **wrong)
@@ -299,6 +330,8 @@ def test_settings_are_checked_and_recorded(monkeypatch: pytest.MonkeyPatch, tmp_
         VLLMPolicy("m", tokenizer=words, endpoint="x")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"tokenizer of .* cannot be loaded.*give tokenizer="):
         VLLMPolicy(str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="tokenizer=3: expected a model's folder or name, a tokenizer or a processor"):
+        VLLMPolicy("m", tokenizer=3)
     with pytest.raises(MissingExtraError, match=r"agentenv-gym\[vllm\]"):
         make_policy("vllm_engine:m")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from agentenv.errors import ConfigError, MissingExtraError, PolicyError
+import agentenv
+from agentenv.errors import ConfigError, MissingExtraError, PolicyError, UsageError
 from agentenv.policy import TransformersPolicy, make_policy
 from agentenv.policy.batching import Batcher, Job, Row
 from agentenv.types import Action, Image, Message, Text, ToolCall
 from tests.policy.smollm import smollm_policy
-from tests.policy.tiny import tiny
+from tests.policy.tiny import save_tiny, tiny
 from tests.policy.words import TOOLS, seen, task
+from tests.worlds import sums
 
 
 def tiny_policy(**options: Any) -> TransformersPolicy:
@@ -290,10 +293,33 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     for options in wrong:
         with pytest.raises(ConfigError, match=f"{next(iter(options))}=.*: expected a"):
             TransformersPolicy(model, tokenizer, **options)
+    save_tiny(tmp_path / "saved")
+    for option, value, why in (
+        ("dtype", "float3", "dtype='float3': expected 'auto' or a data type"),
+        ("device", "tpu", "cannot be put on the device 'tpu'"),
+        ("native_dialect", "klingon", "unknown dialect 'klingon'"),
+        ("version", 3, "version=3: expected a text"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            make_policy(f"transformers:{tmp_path / 'saved'}", **{option: value})
     bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|im_end|>")
     with pytest.raises(ConfigError, match="no chat template"):
         TransformersPolicy(model, bare)
     assert TransformersPolicy(model, bare, chat_template=tokenizer.chat_template).info.model
+
+
+def test_a_run_does_not_go_on_with_other_weights_of_the_same_name(tmp_path: Path) -> None:
+    saved = save_tiny(tmp_path / "one" / "model")
+    other = tmp_path / "two" / "model"
+    shutil.copytree(saved, other)
+    trained = TransformersPolicy(saved)
+    trained.model.lm_head.weight.data *= 1.001
+    trained.model.save_pretrained(other)
+    played: dict[str, Any] = {"tasks": 1, "out": tmp_path / "run"}
+    agentenv.rollout(sums(), TransformersPolicy(saved, max_new_tokens=4), **played)
+    assert len(agentenv.rollout(sums(), TransformersPolicy(saved, max_new_tokens=4), resume=True, **played)) == 1
+    with pytest.raises(UsageError, match="its policy's weights was"):
+        agentenv.rollout(sums(), TransformersPolicy(other, max_new_tokens=4), resume=True, **played)
 
 
 async def test_a_saved_model_is_loaded_and_its_folder_is_not_in_the_record(tmp_path: Path) -> None:

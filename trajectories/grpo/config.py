@@ -120,6 +120,19 @@ def check_sampling(settings: Mapping[str, Any], config: Config) -> None:
         raise UsageError("the policy cuts unlikely tokens off (top_p, top_k): their probabilities would not be trained")
 
 
+def check_group(config: Config) -> None:
+    """Refuse groups in which nothing can be compared.
+
+    Raises:
+        UsageError: a single attempt at each task, whose advantage is always 0.
+    """
+    if config.group < 2 and config.method != "process_grpo":
+        raise UsageError(
+            f"group={config.group}: {config.method} compares attempts at the same task, and one alone has the advantage"
+            " 0, from which nothing is learned: take group=2 or more"
+        )
+
+
 class Arguments(argparse.Namespace):
     """What was given on the command line."""
 

@@ -147,10 +147,16 @@ def samples(
 
     Raises:
         UnknownNameError: there is no such method.
-        UsageError: a record lacks token ids; or attempts share turns and the method is not "branched".
+        UsageError: a record lacks token ids; attempts share turns and the method is not "branched"; or records came
+            without their groups.
     """
     if method not in NAMES:
         raise UnknownNameError("advantage method", method, NAMES)
+    groups = list(groups)
+    if any(isinstance(group, Trajectory) for group in groups):
+        raise UsageError(
+            "advantages compare the attempts at a task: give groups of records (run.groups()), not records"
+        )
     attempts = [[_Attempt(record, rules, inexact) for record in group] for group in groups]
     if method != "branched":
         for group in attempts:

@@ -34,7 +34,7 @@ from agentenv.policy.transformers import TransformersPolicy
 from agentenv.registry import make
 from agentenv.rollout import rollout
 from agentenv.trajectories.grpo.batch import Batch, batch
-from agentenv.trajectories.grpo.config import Config, check_layout, check_sampling, parser
+from agentenv.trajectories.grpo.config import Config, check_group, check_layout, check_sampling, parser
 from agentenv.trajectories.grpo.folder import TrainingFolder
 from agentenv.trajectories.grpo.groups import contested, drawn
 from agentenv.trajectories.grpo.samples import Sample, samples, sequence, sequences, supervised
@@ -292,11 +292,12 @@ def grpo(env: Env, policy: TransformersPolicy, config: Config, *, resume: bool =
         quiet: print nothing.
 
     Raises:
-        UsageError: the policy samples otherwise than `config` says, the layout does not suit the model, or the folder
-            holds another training run.
+        UsageError: the policy samples otherwise than `config` says, the layout does not suit the model, a group is a
+            single attempt, or the folder holds another training run.
         InfrastructureError: too many episodes in a row failed; --resume goes on.
     """
     check_sampling(policy.info.settings, config)
+    check_group(config)
     learner = Learner(policy, config)
     learner.start(resume)
     player = Player(env, learner)
@@ -334,9 +335,9 @@ def sft(run: Run, policy: TransformersPolicy, config: Config, *, resume: bool = 
     """
     learner = Learner(policy, config)
     learner.start(resume)
-    given = supervised(_demonstrations(_shown(run), policy, config))
+    given = [sample for sample in supervised(_demonstrations(_shown(run), policy, config)) if sample.mask.any()]
     if not given:
-        raise UsageError("no episodes to train on")
+        raise UsageError(f"no episode of the {len(run)} holds a turn to train on")
     while learner.step < config.steps:
         places = drawn(len(given), learner.step * config.batch, config.batch, config.seed)
         told = learner.update([given[place] for place in places], sampled=False)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from agentenv import tokens as t
 from agentenv.errors import PolicyError
-from agentenv.policy import VLLMEnginePolicy, VLLMPolicy
+from agentenv.policy import OpenAIPolicy, VLLMEnginePolicy, VLLMPolicy
 from agentenv.rollout import play, play_group
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image, Message, StopReason, Text, Tokens
@@ -127,7 +127,7 @@ def test_images_reach_the_engine_as_ours_and_logprobs_are_those_of_the_weights(v
     first = Message("user", (picture(128, 96), Text("what is written")))
     crop = Message("user", (Text("the crop"), picture(64, 96, 1)))
 
-    async def played(address: str) -> tuple[Any, Any, VLLMPolicy]:
+    async def played(address: str) -> tuple[Any, Any, Any, VLLMPolicy]:
         policy = VLLMPolicy("vl", address, tokenizer=vision, max_tokens=24, temperature=0.7)
         action = await policy.begin(task(), seed=1).act(seen(first, tools=()))
         turn = Message("assistant", (Text(action.text),), raw=action.text)
@@ -135,10 +135,14 @@ def test_images_reach_the_engine_as_ours_and_logprobs_are_those_of_the_weights(v
         known = (action.context, Tokens(action.token_ids, action.logprobs), None)
         later = await policy.begin(task(), seed=2).act(replace(seen(first, turn, crop, tools=()), tokens=known))
         await policy.close()
-        return action, later, policy
+        chat = OpenAIPolicy("vl", f"{address}/v1", capture="ids", tokenizer=vision, max_tokens=4, retries=0)
+        told = await chat.act(seen(first, tools=()))
+        await chat.close()
+        return action, later, told, policy
 
     with vllm_server(vision, "vl", tmp_path / "log", *FLAGS, declare=tmp_path) as address:
-        action, later, policy = asyncio.run(played(address))
+        action, later, told, policy = asyncio.run(played(address))
+    assert told.context == action.context  # the chat server's expanded ids say where the picture stands
     assert [span.kind for span in later.context.media] == ["image"]
     segments = []
     for made in (action, later):  # as a record holds them

@@ -170,3 +170,9 @@ def test_an_empty_turn_and_no_turn() -> None:
     made = spoken([[1], [], [2], [31]])
     made.nodes[1] = replace(made.nodes[1], tokens=Tokens((), ()))
     assert sequences(made)[0].mask.tolist() == [False, False, True]
+
+
+def test_records_without_their_groups_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"give groups of records \(run.groups\(\)\), not records"):
+        samples([episode(random.Random(0), [1, 2, 3], turns=1)])  # type: ignore[list-item]
+    assert samples([]) == samples([[]]) == []

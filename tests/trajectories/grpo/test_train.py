@@ -12,6 +12,7 @@ import pytest
 
 import agentenv
 from agentenv.errors import UsageError
+from agentenv.policy import ScriptedPolicy
 from agentenv.tokens import flat, stream
 from agentenv.trajectories.grpo import advantages
 from agentenv.trajectories.grpo.batch import batch
@@ -230,8 +231,11 @@ def test_folders_that_hold_a_run(tmp_path: Path) -> None:
     other = settings(tmp_path, steps=2, batch=5)
     with pytest.raises(UsageError, match="was started with batch=4, not 5"):
         sft(expert(), policy(), other, resume=True, quiet=True)
-    with pytest.raises(UsageError, match="no episodes"):
+    with pytest.raises(UsageError, match="no episode of the 0 holds a turn to train on"):
         sft(Run([]), policy(), settings(tmp_path / "new"), quiet=True)
+    broken = agentenv.rollout(sums(2), ScriptedPolicy([]))
+    with pytest.raises(UsageError, match="no episode of the 2 holds a turn to train on"):
+        sft(broken, policy(), settings(tmp_path / "broken"), quiet=True)
 
 
 def test_policies_that_sample_otherwise_and_models_that_need_rows_of_their_own(tmp_path: Path) -> None:
@@ -241,6 +245,8 @@ def test_policies_that_sample_otherwise_and_models_that_need_rows_of_their_own(t
         grpo(babble(), policy(temperature=0.0), settings(tmp_path, temperature=0.0), quiet=True)
     with pytest.raises(UsageError, match="cuts unlikely tokens off"):
         grpo(babble(), policy(top_k=5), settings(tmp_path), quiet=True)
+    with pytest.raises(UsageError, match="group=1: grpo compares attempts at the same task"):
+        grpo(babble(), policy(), settings(tmp_path, group=1), quiet=True)
     player = policy()
     player.model.config.layer_types = ["sliding_attention", "full_attention"]
     with pytest.raises(UsageError, match=r'kind sliding_attention.*layout="padded"'):
