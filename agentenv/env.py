@@ -115,7 +115,20 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         opening = Message("system", (Text(head),)) if head else None
         self.rules = Rules(self.dialect, by_name, limits, texts, opening, count, options)
         self.env_spec = EnvSpec(
-            id, version, "", {}, specs, dialect, options, system, limits, texts, frame, self.rubric.spec(), repr(tasks)
+            id,
+            version,
+            "",
+            {},
+            specs,
+            dialect,
+            options,
+            system,
+            limits,
+            texts,
+            frame,
+            self.rubric.spec(),
+            repr(tasks),
+            self.rubric.passes,
         )
         self._spec_hash = self.env_spec.hash
         self.action_space = ActionSpace(self.dialect, specs)

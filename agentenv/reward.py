@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 from agentenv.calling import wait_for
-from agentenv.errors import UsageError
+from agentenv.errors import UsageError, did_you_mean
 from agentenv.trajectory import Score, Trajectory
 from agentenv.types import Task
 
@@ -59,13 +59,15 @@ class Rubric:
 
     Args:
         components: in the order in which they are computed; a gate must name an earlier one.
+        passes: the component that says whether an attempt passed, from 1 on, where the total does not, since a format
+            bonus or a discount moves it; "" for the total.
 
     Raises:
         UsageError: two components share a name, a gate names none of the earlier ones, or it names a group component
-            although the gated one is computed for each episode by itself.
+            although the gated one is computed for each episode by itself; `passes` names none.
     """
 
-    def __init__(self, *components: Component) -> None:
+    def __init__(self, *components: Component, passes: str = "") -> None:
         names: list[str] = []
         late: list[str] = []
         for part in components:
@@ -77,7 +79,9 @@ class Rubric:
                 raise UsageError(f"component {part.name!r}: its gate {part.gate!r} is known only for a whole group")
             names.append(part.name)
             late += [part.name] if part.scope == "group" else []
-        self.components = components
+        if passes and passes not in names:
+            raise UsageError(f"passes={passes!r} is no component{did_you_mean(passes, names)}")
+        self.components, self.passes = components, passes
         self.is_async = any(_is_async(part.fn) for part in components)
         self.late = frozenset(part.name for part in components if part.scope == "group")
         self.has_group_scope = bool(self.late)

@@ -114,6 +114,7 @@ class EnvSpec(Struct, frozen=True, gc=False, omit_defaults=True):
     frame: str = ""
     rubric: tuple[dict[str, Any], ...] = ()
     tasks: str = ""
+    passes: str = ""  # the component of the rubric that says whether an attempt passed; "" for the reward
 
     @property
     def hash(self) -> str:

@@ -57,6 +57,13 @@ def test_gates_can_be_chained() -> None:
     assert [s.value for s in record.outcome.rewards.values()] == [0.0, 0.0, 0.0]
 
 
+def test_what_passes_is_one_of_the_components() -> None:
+    right = Component("right", exact_match)
+    assert (Rubric(right).passes, Rubric(right, passes="right").passes) == ("", "right")
+    with pytest.raises(UsageError, match=r"passes='rihgt' is no component; did you mean \"right\""):
+        Rubric(right, passes="rihgt")
+
+
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
 def test_unscored_is_never_zero(value: float | None) -> None:
     reward, record = rewarded(Component("right", exact_match), Component("judge", constant(value)))

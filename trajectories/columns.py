@@ -7,21 +7,23 @@ from typing import Any
 
 from agentenv.errors import UnknownNameError
 from agentenv.trajectories.heads import Head
-from agentenv.trajectory import Trajectory
+from agentenv.trajectory import Outcome, Trajectory
 
 BASE = (
-    "id", "env", "task_id", "sample", "policy", "model", "seed", "reward", "pass_rate", "stop_reason", "terminated",
-    "truncated", "masked", "answer", "turns", "calls", "tool_errors", "tokens", "prompt_tokens", "cost", "seconds",
+    "id", "env", "task_id", "sample", "policy", "model", "seed", "reward", "passed", "pass_rate", "stop_reason",
+    "terminated", "truncated", "masked", "answer", "turns", "calls", "tool_errors", "tokens", "prompt_tokens", "cost",
+    "seconds",
 )  # fmt: skip
 """Columns that every run has.
 
-`tokens` are those that the policy wrote, None where its engine did not count them; `pass_rate` is the share of scored
-attempts at the same task, by the same policy, that passed; `calls` are tool calls, `turns` the policy's turns. Beside
-these a run has a `score.NAME` for each reward component and a `label.NAME` for each label.
+`tokens` are those that the policy wrote, None where its engine did not count them; `passed` is None where the episode
+is unscored; `pass_rate` is the share of scored attempts at the same task, by the same policy, that passed; `calls`
+are tool calls, `turns` the policy's turns. Beside these a run has a `score.NAME` for each reward component and a
+`label.NAME` for each label.
 """
 
 PASS = 1.0
-"""The reward from which on an attempt counts as passed."""
+"""The value from which on an attempt counts as passed."""
 
 _SLACK = 1e-9  # weighted sums of scores come out a few ulps below 1
 
@@ -38,11 +40,12 @@ class Columns:
 
     Args:
         records: place and record (or head) of each episode.
-        threshold: the reward from which on an attempt counts as passed.
+        threshold: the reward from which on an attempt counts as passed; by default what the environment says passes.
     """
 
-    def __init__(self, records: Iterable[tuple[int, Head | Trajectory]], threshold: float = PASS) -> None:
+    def __init__(self, records: Iterable[tuple[int, Head | Trajectory]], threshold: float | None = None) -> None:
         self.threshold = threshold
+        self.passes: dict[str, None] = {}
         self.keys: list[int] = []
         self._data: dict[str, list[Any]] = {name: [] for name in BASE}
         self._words: dict[str, str] = {}
@@ -74,6 +77,7 @@ class Columns:
         yield "seed", record.seed
         if outcome is not None:
             yield "reward", outcome.reward
+            yield "passed", self._passed(record.env.passes, outcome)
             yield "stop_reason", word(outcome.stop_reason, outcome.stop_reason)
             yield "terminated", outcome.terminated
             yield "truncated", outcome.truncated
@@ -91,11 +95,19 @@ class Columns:
         for name, value in record.labels.items():
             yield word(f"label.{name}", f"label.{name}"), value
 
+    def _passed(self, name: str, outcome: Outcome) -> bool | None:
+        """Whether an attempt passed; None where it is unscored."""
+        score = outcome.rewards.get(name) if self.threshold is None else None
+        self.passes[name if score is not None else ""] = None
+        value = outcome.reward if score is None else score.value
+        least = PASS if self.threshold is None else self.threshold
+        return None if value is None or outcome.reward is None else passed(value, least)
+
     def _pass_rates(self) -> list[float | None]:
         rates: list[float | None] = [None] * len(self.keys)
-        rewards = self._data["reward"]
+        passes = self._data["passed"]
         for rows in self.groups(range(len(self.keys))).values():
-            rate = pass_rate([rewards[row] for row in rows], self.threshold)
+            rate = pass_rate([passes[row] for row in rows])
             for row in rows:
                 rates[row] = rate
         return rates
@@ -129,7 +141,7 @@ class Columns:
         return {name: self._data[name][row] for name in self.names}
 
 
-def pass_rate(rewards: Iterable[float | None], threshold: float = PASS) -> float | None:
+def pass_rate(passes: Iterable[bool | None]) -> float | None:
     """Share of the scored attempts that passed; None where none was scored."""
-    scored = [reward for reward in rewards if reward is not None]
-    return sum(passed(reward, threshold) for reward in scored) / len(scored) if scored else None
+    scored = [one for one in passes if one is not None]
+    return sum(scored) / len(scored) if scored else None

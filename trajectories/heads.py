@@ -15,6 +15,13 @@ class IdHead(Struct, gc=False):
     id: str = ""
 
 
+class EnvHead(Struct, gc=False):
+    """Of an environment, its name and what says that an attempt passed."""
+
+    id: str = ""
+    passes: str = ""
+
+
 class NodeHead(Struct, gc=False):
     """A node without its message."""
 
@@ -38,7 +45,7 @@ class Head(Struct):
 
     id: str
     task: IdHead
-    env: IdHead
+    env: EnvHead
     policy: PolicyInfo
     group: Group
     seed: int = 0

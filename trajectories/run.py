@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from agentenv.errors import DataError, MissingExtraError, StoreError, UsageError
 from agentenv.spec import EnvSpec
 from agentenv.trajectories import media
-from agentenv.trajectories.columns import PASS, Columns, pass_rate
+from agentenv.trajectories.columns import Columns, pass_rate
 from agentenv.trajectories.filters import select
 from agentenv.trajectories.grpo.advantages import advantages, zero_variance
 from agentenv.trajectories.heads import Head
@@ -53,14 +53,14 @@ class Run(Sequence[Trajectory]):
 
     Args:
         records: the episodes, or the store that holds them: of a store, in the order of tasks and samples.
-        pass_at: the reward from which on an attempt counts as passed.
+        pass_at: the reward from which on an attempt counts as passed; by default what the environment says passes.
         folder: in whose `media/` the pictures are, where that is not the store's.
 
     `media.get(sha256)` gives the bytes of a picture.
     """
 
     def __init__(
-        self, records: Iterable[Trajectory] | Store, pass_at: float = PASS, *, folder: Path | None = None
+        self, records: Iterable[Trajectory] | Store, pass_at: float | None = None, *, folder: Path | None = None
     ) -> None:
         self._source: Store | Memory = records if isinstance(records, Store) else Memory(records)
         self._pass_at = pass_at
@@ -267,9 +267,14 @@ class TrajectoryGroup(Sequence[Trajectory]):
         return self._run.column("reward")
 
     @property
+    def passes(self) -> list[bool | None]:
+        """Whether each attempt passed, None where unscored."""
+        return self._run.column("passed")
+
+    @property
     def pass_rate(self) -> float | None:
         """Share of the scored attempts in this group that passed."""
-        return pass_rate(self.rewards, self._run.columns.threshold)
+        return pass_rate(self.passes)
 
     @property
     def zero_variance(self) -> bool:
@@ -297,13 +302,13 @@ class TrajectoryGroup(Sequence[Trajectory]):
         return f"<TrajectoryGroup {self.id}: rewards {self.rewards}>"
 
 
-def load(path: str | os.PathLike[str], *, pass_at: float = PASS, strict: bool = False) -> Run:
+def load(path: str | os.PathLike[str], *, pass_at: float | None = None, strict: bool = False) -> Run:
     """Open a recorded run.
 
     Args:
         path: a run folder, or a `.jsonl` file of records, as the format "jsonl" writes it, with its pictures in the
             `media/` beside it.
-        pass_at: the reward from which on an attempt counts as passed.
+        pass_at: the reward from which on an attempt counts as passed; by default what the environment says passes.
         strict: raise on a damaged record instead of leaving it out (see `Run.problems`).
 
     Raises:

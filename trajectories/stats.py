@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct, field
 
-from agentenv.trajectories.columns import passed
 from agentenv.trajectories.searching import SearchStats, search_stats
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ class Stats(Struct):
         problems: damaged records that were left out.
         reward: mean reward; None where nothing was scored.
         pass_at: probability that at least one of k attempts passes, by k, over the tasks with at least k scored ones.
+        passes: what says that an attempt passed: components of the reward, or "" for the reward itself.
         pass_rates: tasks by pass rate, in tenths: 0, (0, 0.1], ... (0.9, 1), 1.
         zero_variance: share of the groups of two or more scored attempts whose rewards are all equal.
         stop_reasons: episodes by ending.
@@ -85,6 +85,7 @@ class Stats(Struct):
     cost: float
     search: SearchStats | None = None
     medians: dict[str, float] = field(default_factory=dict)
+    passes: list[str] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """The figures as JSON."""
@@ -99,7 +100,6 @@ def stats(run: Run) -> Stats:
     rewards = run.column("reward")
     groups = run.groups()
     contested = [group for group in groups if sum(reward is not None for reward in group.rewards) > 1]
-    threshold = run.columns.threshold
     names = [name.removeprefix("score.") for name in run.columns.names if name.startswith("score.")]
     scores = {name: [value for value in run.column(f"score.{name}") if value is not None] for name in names}
     return Stats(
@@ -109,7 +109,7 @@ def stats(run: Run) -> Stats:
         unscored=sum(reward is None for reward in rewards),
         problems=len(run.problems),
         reward=interval(rewards),
-        pass_at=pass_at_k([group.rewards for group in groups], threshold),
+        pass_at=pass_at_k([group.passes for group in groups]),
         pass_rates=_histogram(group.pass_rate for group in groups),
         zero_variance=sum(group.zero_variance for group in contested) / len(contested) if contested else None,
         stop_reasons=dict(Counter(str(reason) for reason in run.column("stop_reason")).most_common()),
@@ -122,6 +122,7 @@ def stats(run: Run) -> Stats:
         cost=math.fsum(run.column("cost")),
         search=search_stats(run),
         medians={name: median(values) for name, values in scores.items() if any(abs(value) > 1 for value in values)},
+        passes=sorted(run.columns.passes),
     )
 
 
@@ -145,16 +146,16 @@ def interval(values: Iterable[float | None], level: float = 0.95) -> Interval | 
     return Interval(mean, mean - half, mean + half, n, level, "normal")
 
 
-def pass_at_k(groups: Sequence[Sequence[float | None]], threshold: float) -> dict[int, float]:
+def pass_at_k(groups: Sequence[Sequence[bool | None]]) -> dict[int, float]:
     """pass@k for k = 1, 2, 4 ... up to the largest group: 1 - C(n - c, k) / C(n, k), mean over groups of at least k.
 
     Source: the unbiased estimator of Chen et al. 2021, arXiv 2107.03374, section 2.1, with n scored attempts of which c
-    passed.
+    passed; `groups` say so of each attempt, None for one that is unscored.
     """
     counts = []
-    for rewards in groups:
-        scored = [reward for reward in rewards if reward is not None]
-        counts.append((len(scored), sum(passed(reward, threshold) for reward in scored)))
+    for passes in groups:
+        scored = [one for one in passes if one is not None]
+        counts.append((len(scored), sum(scored)))
     result, k = {}, 1
     while any(n >= k for n, _ in counts):
         fit = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts if n >= k]
@@ -206,7 +207,12 @@ def _lines(s: Stats) -> Iterable[str]:
     for name, mean in s.scores.items():
         yield f"  {name}: {_shown(mean)}" + (f", median {s.medians[name]:.4g}" if name in s.medians else "")
     if s.pass_at:
-        yield "pass@k    " + "  ".join(f"{k}: {value:.3f}" for k, value in s.pass_at.items())
+        by = ", ".join(filter(None, s.passes))
+        yield (
+            "pass@k    "
+            + "  ".join(f"{k}: {value:.3f}" for k, value in s.pass_at.items())
+            + (f"  (by {by})" if by else "")
+        )
         yield "pass rate " + "  ".join(f"{name}: {count}" for name, count in s.pass_rates.items() if count)
     if s.zero_variance is not None:
         yield f"groups    {s.zero_variance:.0%} with equal rewards, which teach a group-relative method nothing"

@@ -35,7 +35,8 @@ def stats(*runs: str, where: str | None = None, pass_at: float | None = None, js
     Args:
         runs: run folders, or .jsonl files of records.
         where: only the episodes for which this holds, for instance: reward >= 1 and turns < 5
-        pass_at: the reward from which on an attempt counts as passed (1 by default).
+        pass_at: the reward from which on an attempt counts as passed. By default its environment says what passes: the
+            accuracy, say, where format counts too; where it says nothing, a reward of 1.
         json: print JSON.
     """
     if not runs:
@@ -54,7 +55,7 @@ def open_run(path: str, where: str | None = None, pass_at: float | None = None) 
     """A recorded run, or those of its episodes for which an expression holds."""
     from agentenv.trajectories import load
 
-    run = load(path) if pass_at is None else load(path, pass_at=pass_at)
+    run = load(path, pass_at=pass_at)
     return run.filter(where) if where else run
 
 

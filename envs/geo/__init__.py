@@ -159,4 +159,5 @@ def _rubric(scoring: Mode, leak: float, align: float, places: Geocoder | None) -
         Component("upstream", geo_reward(mode="upstream"), weight=0.0),
         Component("evidence_found", evidence_found, weight=0.0),
         Component("evidence_seen", evidence_seen(), weight=0.0),
+        passes="place",
     )

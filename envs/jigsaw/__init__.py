@@ -155,14 +155,16 @@ def _rubric(kind: str, rewarded: str, format_weight: float) -> Rubric:
         raise UnknownNameError("scoring", rewarded, ("full", "adjacency"))
     form = Component("format", form_of_answer, weight=format_weight)
     if kind != "full":
-        return Rubric(Component("score", score_of_answer), form)
+        return Rubric(Component("score", score_of_answer), form, passes="score")
     others: dict[str, EpisodeReward] = {
         "full": share_of_positions,
         "adjacency": share_of_pairs,
         "full_upstream": share_of_positions_upstream,
         "adjacency_upstream": share_of_pairs_upstream,
     }
-    return Rubric(*(Component(name, fn, weight=float(name == rewarded)) for name, fn in others.items()), form)
+    return Rubric(
+        *(Component(name, fn, weight=float(name == rewarded)) for name, fn in others.items()), form, passes=rewarded
+    )
 
 
 def score_of_answer(task: Task, trajectory: Trajectory) -> float:

@@ -216,6 +216,11 @@ def side_by_side(
     )
 
 
+def rewarded(name: str, scoring: str) -> str:
+    """Which of the two components of `side_by_side` is the rewarded one."""
+    return name if scoring == "strict" else f"{name}_upstream"
+
+
 def flat(trajectory: Trajectory) -> str:
     """The episode after its prompt as one string: what scorers upstream look at, tool output and all."""
     texts = []

@@ -20,6 +20,7 @@ from agentenv.envs.presets._common import (
     known,
     last_answer_anywhere,
     restated,
+    rewarded,
     rule,
     side_by_side,
     zooms,
@@ -163,6 +164,7 @@ def _rubric(scoring: str, rows: str, judge: JudgeModel) -> Rubric:
         *side_by_side("accuracy", *judges, accuracy, scoring),
         *side_by_side("malformed", malformed, malformed_upstream, -form, scoring),
         *side_by_side("tool", tool_used(), image_seen, tool, scoring, gate="accuracy"),
+        passes=rewarded("accuracy", scoring),
     )
 
 

@@ -157,6 +157,7 @@ def deepmmsearch_r1(
             Component("format", tag_format("(?:reason (?:img|text)_search )*reason answer ", TAGS), 0.1),
             Component("gave_up", gave_up, 0.0),
             Component("evidence_found", evidence_found, weight=0.0),
+            passes="accuracy",
         ),
         frame="",
         seed=seed,

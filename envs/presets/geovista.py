@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from agentenv.env import Env
 from agentenv.envs.geo import DATASETS, PLACES
 from agentenv.envs.geo.tasks import geo_tasks
-from agentenv.envs.presets._common import Variant, asked, box_schema, compose, known, restated, side_by_side
+from agentenv.envs.presets._common import Variant, asked, box_schema, compose, known, restated, rewarded, side_by_side
 from agentenv.envs.presets._web import SummaryModel, bound, expert, last_turn, text_search
 from agentenv.envs.rewards import Judge, JudgeModel, model_of, within_length
 from agentenv.envs.rewards.geo import (
@@ -271,6 +271,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel, places: Geocoder | Non
         *(Component(name, level_right(name), weight=0.0) for name in LEVELS),
         *distances(places),
         Component("evidence_found", evidence_found, weight=0.0),
+        passes=rewarded("place", scoring),
     )
 
 

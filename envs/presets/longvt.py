@@ -15,7 +15,7 @@ from typing import Any, Literal
 from msgspec.structs import replace
 
 from agentenv.env import Env
-from agentenv.envs.presets._common import Variant, compose, flat, known, side_by_side
+from agentenv.envs.presets._common import Variant, compose, flat, known, rewarded, side_by_side
 from agentenv.envs.presets._video import (
     END,
     START,
@@ -220,7 +220,7 @@ def _rubric(scoring: str, recipe: str, judge: JudgeModel) -> Rubric:
         parts += side_by_side("tool", tool_used(TOOL), response_seen, third, scoring, gate="accuracy")
     elif recipe == "grounding":
         parts.append(Component("grounding", answer_iou, third))
-    return Rubric(*parts)
+    return Rubric(*parts, passes=rewarded("accuracy", scoring))
 
 
 def verdict_upstream(reply: str) -> float | None:

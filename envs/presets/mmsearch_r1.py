@@ -190,6 +190,7 @@ def _rubric(scoring: str, judge: JudgeModel) -> Rubric:
         Component("searched_upstream", wanted_search, asked_for, gate="accuracy"),
         *side_by_side("format", form, format_upstream, 0.1, scoring),
         Component("evidence_found", evidence_found, weight=0.0),
+        passes="accuracy",
     )
 
 

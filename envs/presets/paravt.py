@@ -209,6 +209,7 @@ def _rubric(judge: JudgeModel, form: float, scale: float, bias: float) -> Rubric
         Component("call_ran", tool_used(TOOL), 0.2 * scale),
         Component("call_helped", tool_used(TOOL), 0.5 * scale, "accuracy"),
         *own,
+        passes="accuracy",
     )
 
 

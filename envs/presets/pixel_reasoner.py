@@ -236,6 +236,7 @@ def _rubric(judge: JudgeModel, curious: bool, video: bool) -> Rubric:
     return Rubric(
         Component("accuracy", unless_last_call_failed(judged(judge, rule=match))),
         Component("curiosity", curiosity(kind), float(curious), scope="group"),
+        passes="accuracy",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from agentenv.env import Env
-from agentenv.envs.presets._common import Variant, asked, compose, flat, known, side_by_side
+from agentenv.envs.presets._common import Variant, asked, compose, flat, known, rewarded, side_by_side
 from agentenv.envs.presets._web import bound, expert, one_answer, prompted, text_search
 from agentenv.envs.rewards import scores, tag_format
 from agentenv.envs.rewards.geo import own_answer, results_text
@@ -143,6 +143,7 @@ def _rubric(scoring: str, recipe: str) -> Rubric:
         *side_by_side("em", scores(em_match, metadata=True), em_upstream, right, scoring),
         *side_by_side("formatted", strict, upstream, formatted, scoring),
         Component("evidence_found", evidence_found, weight=0.0),
+        passes=rewarded("em", scoring),
     )
 
 

@@ -99,6 +99,7 @@ def tattoo(
             Component("surprise", mean(lambda step: step.surprise), -calibration),
             Component("support", mean(lambda step: step.supported, TABLE_STEPS), support),
             Component("solution_score", solution_score, 0.0),
+            passes="labels",
         ),
         frame="",
         seed=seed,

@@ -147,6 +147,7 @@ def _rubric(scoring: str, judge: JudgeModel) -> Rubric:
         Component("accuracy", judged(judge, rule=rule)),
         *side_by_side("format", form, format_upstream, 0.5, scoring),
         Component("consistency", follows if judge is None else _judged_to_follow(judge), 0.5, gate="accuracy"),
+        passes="accuracy",
     )
 
 

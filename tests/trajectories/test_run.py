@@ -74,8 +74,8 @@ def test_columns() -> None:
     row.pop("id")
     assert row == {
         "env": "toy", "task_id": "a", "sample": 0, "policy": "scripted", "model": "model-a", "seed": 7, "reward": 1.0,
-        "pass_rate": 1.0, "stop_reason": "answer", "terminated": True, "truncated": False, "masked": False,
-        "answer": "42", "turns": 2, "calls": 1, "tool_errors": 0, "tokens": 12, "prompt_tokens": 30,
+        "passed": True, "pass_rate": 1.0, "stop_reason": "answer", "terminated": True, "truncated": False,
+        "masked": False, "answer": "42", "turns": 2, "calls": 1, "tool_errors": 0, "tokens": 12, "prompt_tokens": 30,
         "cost": pytest.approx(0.031), "seconds": 2.0, "score.right": 1.0,
     }  # fmt: skip
     assert run.column("tool_errors") == [0, 1, 0]

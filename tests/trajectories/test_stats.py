@@ -41,6 +41,29 @@ def test_figures_of_a_run() -> None:
     assert "cost      0.2170 USD" in text
 
 
+def test_an_environment_says_by_which_component_an_attempt_passes() -> None:
+    """A discount takes a right answer below 1, a bonus a wrong one above it."""
+    records = [record("t-0", sample, reward) for sample, reward in enumerate((0.91, 1.4, None))]
+    for one, right in zip(records, (1.0, 0.0, 1.0), strict=True):
+        assert one.outcome is not None
+        one.env = replace(one.env, passes="accuracy")
+        one.outcome = replace(one.outcome, rewards={"accuracy": Score(right)})
+    run = Run(records)
+    assert run.column("passed") == [True, False, None]
+    assert run.groups()[0].passes == [True, False, None]
+    assert (run.stats().pass_at[1], run.stats().passes) == (0.5, ["accuracy"])
+    assert "(by accuracy)" in str(run.stats())
+    by_reward = Run(records, pass_at=0.9)
+    assert (by_reward.column("passed"), by_reward.stats().passes) == ([True, True, None], [""])
+    assert "(by" not in str(by_reward.stats())
+
+
+def test_a_reward_of_another_rubric_passes_by_itself() -> None:
+    one = record(reward=0.5)
+    one.env = replace(one.env, passes="accuracy")
+    assert Run([one, record(reward=1.0)]).column("passed") == [False, True]
+
+
 def test_what_is_no_share_has_a_median() -> None:
     records = [record(f"t-{number}") for number in range(5)]
     for one, km in zip(records, (0.5, 2.0, 40.0, 9000.0, None), strict=True):
@@ -87,8 +110,7 @@ def test_the_normal_interval_covers_the_mean() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7))
 def test_pass_at_k_by_trying_all_draws(passes: list[bool]) -> None:
-    rewards = [float(p) for p in passes]
-    for k, value in pass_at_k([rewards], 1.0).items():
+    for k, value in pass_at_k([[*passes, None]]).items():
         draws = list(itertools.combinations(passes, k))
         assert value == pytest.approx(sum(any(draw) for draw in draws) / len(draws))
 

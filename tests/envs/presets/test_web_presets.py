@@ -311,6 +311,7 @@ def test_the_reference_policy_scores_all_that_can_be_had(name: str, most: float)
     run = agentenv.rollout(name, "reference", tasks=2)
     assert [round(record.outcome.reward or 0.0, 6) for record in run if record.outcome] == [most] * 2
     assert all(value in (1.0, None) for record in run for value in [_found(record)])
+    assert run.stats().pass_at == {1: 1.0}
 
 
 def _found(record: Any) -> float | None:
