@@ -145,6 +145,17 @@ def test_text_that_looks_like_a_picture_skips_its_episode(tmp_path: Path) -> Non
         assert [reason for _, reason in report.skipped] == ["a text in it would be taken for a picture"]
 
 
+@pytest.mark.parametrize("format", ["trl-sft", "qwen-messages", "longvt"])
+def test_a_skipped_episode_leaves_no_pictures(format: str, tmp_path: Path) -> None:
+    good, bad = shot(1), shot(1, 2, answer="<image>")
+    own = set(seen(good))
+    assert own < set(seen(bad))
+    report = Run([bad, good, shot(3, answer="<image>")]).export(format, tmp_path, on_loss="note", container="jsonl")
+    assert (report.written, len(report.skipped)) == (1, 2)
+    there = {file.stem for file in (tmp_path / "images").rglob("*.png")}
+    assert (there, report.media) == (own, len(own))
+
+
 def test_the_name_that_search_systems_have_for_the_picture_is_text(tmp_path: Path) -> None:
     rows, _ = export([shot(1, answer="<search><img></search>")], tmp_path)
     assert "<img>" in str(rows[0]["messages"][-1])

@@ -6,6 +6,9 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from agentenv.errors import StoreError
@@ -31,7 +34,7 @@ class Beside:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._named: set[str] = set()
+        self._named: dict[str, None] = {}
         self._made: list[Path] = []
 
     @property
@@ -61,8 +64,23 @@ class Beside:
             finally:
                 temporary.unlink(missing_ok=True)
             self._made.append(place)
-        self._named.add(name)
+        self._named[name] = None
         return name
+
+    @contextmanager
+    def row(self) -> Iterator[None]:
+        """A row and its files: what is written in it is taken away where the row comes to nothing."""
+        named, made = len(self._named), len(self._made)
+        try:
+            yield
+        except BaseException:
+            for name in list(islice(self._named, named, None)):
+                del self._named[name]
+            for place in self._made[made:]:
+                place.unlink(missing_ok=True)
+            del self._made[made:]
+            self._tidy()
+            raise
 
     def undo(self) -> None:
         """Take away what was written: the export failed."""

@@ -46,7 +46,8 @@ def rows(run: Run, options: LongvtOptions, tally: Tally) -> Iterator[Row]:
         try:
             if reason:
                 raise UnfitError(reason)
-            messages = [_message(said, options.video, reference) for said in rendered(record)]
+            with tally.beside.row():
+                messages = [_message(said, options.video, reference) for said in rendered(record)]
         except UnfitError as unfit:
             tally.skip(record.id, str(unfit))
             continue

@@ -119,9 +119,12 @@ def conversations(
             tally.skip(record.id, reason)
             continue
         try:
-            yield _row(record, options, tally, probe, pictures, trl)
+            with tally.beside.row():
+                row = _row(record, options, tally, probe, pictures, trl)
         except UnfitError as unfit:
             tally.skip(record.id, str(unfit))
+            continue
+        yield row
 
 
 def unwanted(record: Trajectory, min_reward: float | None, include: Iterable[str]) -> str:
