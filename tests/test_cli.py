@@ -411,6 +411,21 @@ def test_other_errors_are_not_hidden(sh: Shell) -> None:
         (["rollout", "table", "-p", "weak"], "endless"),
         (["chat", "-p", "random", "--out", "FILE"], "is a file"),
         (["info", "table", "-o", "source=missing"], "unknown source"),
+        # what is not there
+        (["stats", "nowhere"], "no run at nowhere"),
+        (["score", "nowhere"], "no run at nowhere"),
+        (["export", "nowhere", "-f", "jsonl", "--out", "x"], "no run at nowhere"),
+        (["cassette", "nowhere"], "no cassette at nowhere"),
+        (["cassette", "nowhere", "--lint"], "no cassette at nowhere"),
+        (["rollout", SUMS, "-p", "replay:nowhere"], "at nowhere"),
+        (["rollout", SUMS, "-p", "scripted:nowhere"], "nowhere"),
+        (["rollout", "--config", "nowhere.toml"], "nowhere.toml"),
+        (
+            ["rollout", SUMS, "-p", "weak", "--cassette", "nowhere", "--cassette-mode", "replay"],
+            "no cassette at nowhere",
+        ),
+        (["rollout", SUMS, "-p", "weak", "--cassette", "c", "--cassette-mode", "rewind"], "not 'rewind'"),
+        (["rollout", SUMS, "-p", "weak", "--cassette-max-age", "5"], "of a --cassette in the mode cache"),
     ],
 )
 def test_wrong_usage_is_one_readable_line_and_leaves_nothing(sh: Shell, arguments: list[str], hint: str) -> None:

@@ -33,7 +33,8 @@ def lint(path: str | os.PathLike[str]) -> Iterator[Problem]:
     """Read every recording of a cassette and say what is wrong: damaged, without its pictures, or with a secret in it.
 
     Raises:
-        StoreError: there is no cassette.
+        UsageError: there is no cassette.
+        StoreError: it cannot be opened.
     """
     shelf = Shelf(path, write=False)
     media = MediaStore(roots=(path,), max_bytes=0)

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.cassette.keys import Asked
-from agentenv.errors import StoreError
+from agentenv.errors import StoreError, UsageError
 from agentenv.types import Image, Part, ToolResult, Video
 
 NAME = "cassette.sqlite"
@@ -88,7 +88,8 @@ class Shelf:
         write: whether it is to be written.
 
     Raises:
-        StoreError: there is no cassette, it cannot be opened, or is of another schema.
+        UsageError: there is no cassette.
+        StoreError: it cannot be opened, or is of another schema.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, write: bool) -> None:
@@ -97,7 +98,7 @@ class Shelf:
         self._pid = 0
         self._connection: sqlite3.Connection | None = None
         if not write and not (self.path / NAME).is_file():
-            raise StoreError(f"there is no cassette at {self.path}")
+            raise UsageError(f"there is no cassette at {self.path}; the modes record and cache make one")
         with self._open():
             pass
 

@@ -72,6 +72,7 @@ class Cassette:
 
     Raises:
         ConfigError: a setting is none of those.
+        UsageError: there is nothing to replay or to verify in the folder.
         StoreError: the folder cannot be opened.
     """
 
@@ -89,6 +90,8 @@ class Cassette:
         _one_of("mode", mode, MODES)
         _one_of("repeat", repeat, get_args(Repeat))
         _one_of("on_miss", on_miss, ("raise", "tell"))
+        for name, age in (("max_age", max_age), ("error_age", error_age)):
+            _an_age(name, age)
         self.mode, self.max_age, self.error_age = mode, max_age, error_age
         self.repeat, self.on_miss, self.tools = repeat, on_miss, tools
         self.shelf = Shelf(path, write=mode in ("record", "cache"))
@@ -327,6 +330,12 @@ def _whole(value: Any) -> Any:
 
 def _short(text: str) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _an_age(name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and value >= 0):
+        raise ConfigError(f"a cassette's {name} is a number of seconds, 0 or more, not {value!r}")
 
 
 def _one_of(name: str, value: str, known: Collection[str]) -> None:

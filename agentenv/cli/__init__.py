@@ -20,7 +20,8 @@ _HELP = """Multi-turn tool-use environments for language models: run them, recor
 
 Start with:  agentenv demo
 """
-_EPILOGUE = """Exit codes: 0 all is well; 1 what was run or checked failed; 2 wrong usage; 130 interrupted.
+_EPILOGUE = """Exit codes: 0 all is well; 1 what was run or checked failed; 2 wrong usage, or something
+named that does not exist; 130 interrupted.
 
 `agentenv COMMAND --help` tells about a command. `--debug` anywhere shows the traceback of an error."""
 

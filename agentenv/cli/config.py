@@ -36,6 +36,7 @@ class RolloutConfig(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         give_up_after: so many such failures in a row end the run.
         cassette: a folder with recorded tool results; empty for none.
         cassette_mode: what is done with it.
+        cassette_max_age: seconds after which the mode "cache" asks for a recorded result anew; None for never.
         options: of the environment.
         policy_options: of the policy.
     """
@@ -51,6 +52,7 @@ class RolloutConfig(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     give_up_after: int = 100
     cassette: str = ""
     cassette_mode: str = "cache"
+    cassette_max_age: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
     policy_options: dict[str, Any] = field(default_factory=dict)
 

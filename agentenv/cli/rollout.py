@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from agentenv.cli.config import RolloutConfig
 from agentenv.errors import InfrastructureError, UsageError
 
 if TYPE_CHECKING:
+    from agentenv.cassette import Cassette
     from agentenv.env import Env
     from agentenv.policy.base import Policy
     from agentenv.progress import RolloutProgress, Tally
@@ -37,6 +39,7 @@ class Plan:
         give_up_after: so many such failures in a row end the run (100 by default).
         cassette: a folder with recorded tool results; see `agentenv cassette`.
         cassette_mode: record, cache (the default: ask only what is not recorded yet), replay or verify.
+        cassette_max_age: of cache, seconds after which a recorded result is asked for anew (never by default).
     """
 
     tasks: int | None = None
@@ -48,6 +51,7 @@ class Plan:
     give_up_after: int | None = None
     cassette: str | None = None
     cassette_mode: str | None = None
+    cassette_max_age: float | None = None
 
 
 _ALL = Plan()
@@ -83,8 +87,8 @@ def rollout(
     ```
 
     A config file is TOML with the keys env, policy, tasks, group, concurrency, seed, out, attempts, give_up_after,
-    cassette, cassette_mode, and the tables [options] and [policy_options]. The key of a model server is read from the
-    environment variable OPENAI_API_KEY, never from a file.
+    cassette, cassette_mode, cassette_max_age, and the tables [options] and [policy_options]. The key of a model server
+    is read from the environment variable OPENAI_API_KEY, never from a file.
 
     Args:
         env: its name, or module:attr.
@@ -112,6 +116,8 @@ def settings(path: Path | None, flags: dict[str, Any]) -> RolloutConfig:
 def start(chosen: RolloutConfig, *, resume: bool, dry_run: bool, quiet: bool, json: bool, videos: bool = False) -> int:
     """Play as the settings say, and return the exit code."""
     _see_folder(chosen, resume)
+    if chosen.cassette_max_age is not None and not (chosen.cassette and chosen.cassette_mode == "cache"):
+        raise UsageError("--cassette-max-age is of a --cassette in the mode cache")
     world = common.make_env(chosen.env, chosen.options)
     try:
         player = common.make_player(chosen.policy, chosen.policy_options)
@@ -119,13 +125,26 @@ def start(chosen: RolloutConfig, *, resume: bool, dry_run: bool, quiet: bool, js
             return _plan(config.with_folder(chosen, make=False), world, resume, json)
         named = config.with_folder(chosen, make=True)
         try:
-            return _Session(named, world, player, resume, quiet, json, videos).play()
+            with _tape(chosen) as tape:
+                return _Session(named, world, player, resume, quiet, json, videos, tape).play()
         finally:
             if not chosen.out:
                 with contextlib.suppress(OSError):  # it holds something, as it should
                     Path(named.out).rmdir()
     finally:
         world.close()
+
+
+@contextlib.contextmanager
+def _tape(chosen: RolloutConfig) -> Iterator[Cassette | None]:
+    """The cassette that results come from, opened before anything is played."""
+    from agentenv.cassette import Cassette
+
+    if not chosen.cassette:
+        yield None
+        return
+    with Cassette(chosen.cassette, chosen.cassette_mode, max_age=chosen.cassette_max_age) as tape:
+        yield tape
 
 
 def _see_folder(chosen: RolloutConfig, resume: bool) -> None:
@@ -185,12 +204,13 @@ class _Session:
     """One start of a rollout."""
 
     def __init__(
-        self, chosen: RolloutConfig, world: Env, player: Policy, resume: bool, quiet: bool, json: bool, videos: bool
-    ) -> None:
+        self, chosen: RolloutConfig, world: Env, player: Policy, resume: bool, quiet: bool, json: bool, videos: bool,
+        tape: Cassette | None,
+    ) -> None:  # fmt: skip
         from agentenv.progress import RolloutProgress
 
         self.chosen, self.world, self.player, self.resume, self.json = chosen, world, player, resume, json
-        self.quiet, self.videos = quiet, videos
+        self.quiet, self.videos, self.tape = quiet, videos, tape
         self.public, self.left_out = config.without_secrets(chosen)
         title = f"{world.env_spec.id} / {player.info.model or player.info.name}"
         hidden = quiet or player.info.name == "human"  # who needs the terminal for themselves
@@ -230,7 +250,7 @@ class _Session:
                 self.world, self.player,
                 tasks=chosen.tasks, group=chosen.group, concurrency=chosen.concurrency, seed=chosen.seed,
                 out=chosen.out, resume=self.resume, attempts=chosen.attempts, give_up_after=chosen.give_up_after,
-                progress=self.progress, cassette=chosen.cassette or None, cassette_mode=chosen.cassette_mode,
+                progress=self.progress, cassette=self.tape,
             )  # fmt: skip
         finally:
             await self.player.close()

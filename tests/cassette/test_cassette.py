@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import agentenv
 from agentenv.cassette import Cassette, CassetteMiss, Shelf, lint, open_cassette
 from agentenv.cassette.keys import asked, plain
-from agentenv.errors import ConfigError, InfrastructureError, StoreError, ToolErrorKind
+from agentenv.errors import ConfigError, InfrastructureError, StoreError, ToolErrorKind, UsageError
 from agentenv.tool import Bound, tool
 from agentenv.trajectories.run import Run
 from agentenv.types import Table, ToolCall, ToolResult
@@ -359,7 +359,10 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     for settings in wrong:
         with pytest.raises(ConfigError, match="a cassette's"):
             Cassette(tmp_path / "tape", **settings)
-    with pytest.raises(StoreError, match="there is no cassette"):
+    for age in (-1.0, "1h", True):
+        with pytest.raises(ConfigError, match="max_age is a number of seconds"):
+            Cassette(tmp_path / "tape", max_age=age)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there is no cassette"):
         Cassette(tmp_path / "none", "replay")
     assert open_cassette(None) is None
     (tmp_path / "file").write_text("x")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentenv.cli import main
+from agentenv.trajectories import load
 
 ROLLOUT = ["rollout", "tests.worlds:sums", "--policy", "reference", "--tasks", "2", "--quiet"]
 
@@ -39,7 +40,22 @@ def test_what_is_recorded_is_listed(tape: Path, capsys: pytest.CaptureFixture[st
     assert "nothing is recorded" in capsys.readouterr().out
     assert main(["cassette", str(tape), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["recordings"] == {"add": 8}
-    assert main(["cassette", str(tape.parent / "none")]) == 1
+
+
+def test_a_recording_may_grow_too_old(tape: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def again(name: str, *more: str) -> int:
+        return main([*ROLLOUT, "--out", str(tmp_path / name), "--cassette", str(tape), *more])
+
+    assert again("young", "--cassette-max-age", "3600") == 0
+    assert {call.cache for one in load(tmp_path / "young") for call in one.tool_runs} == {"hit"}
+    assert again("old", "--cassette-max-age", "0") == 0
+    assert {call.cache for one in load(tmp_path / "old") for call in one.tool_runs} == {"miss"}
+    assert "cassette_max_age = 0.0" in (tmp_path / "old" / "config.toml").read_text()
+    assert again("x", "--cassette-max-age", "-1") == 2
+    assert "0 or more, not -1.0" in capsys.readouterr().err
+    assert again("x", "--cassette-max-age", "5", "--cassette-mode", "replay") == 2
+    assert "in the mode cache" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_lint_fails_where_something_is_wrong(tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
