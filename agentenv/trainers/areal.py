@@ -1,25 +1,33 @@
-"""AReaL over any environment: a workflow for `trainer.train(workflow=AgentEnvWorkflow(gconfig, tokenizer))`. Importing
-this module imports areal.
+"""AReaL over any environment: a workflow that its trainer is given by name, since workers make it anew:
 
-Rows are `areal_rows`. A thin shim over AReaL's own request and response; its engines and its trainer were not run here.
+    trainer.train(
+        workflow="agentenv.trainers.areal.AgentEnvWorkflow",
+        workflow_kwargs={"gconfig": config.gconfig, "tokenizer": config.tokenizer_path},
+    )
+
+Rows are `areal_rows`. Importing this module imports areal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import uuid4
 
+from areal import workflow_context
 from areal.api import ModelRequest, RolloutWorkflow
+from areal.utils import stats_tracker
 
+from agentenv.errors import ConfigError
 from agentenv.policy.exact import Request, Sampled
 from agentenv.policy.wire import content
 from agentenv.trainers.common import loaded_by
-from agentenv.trainers.exact import Rollout, rollout
+from agentenv.trainers.exact import Rollout, Sample, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
 
 TESTED = ("1.0.4", "1.1.0")
-"""The versions of AReaL whose signatures this adapter follows: the lowest, and the first that is too new."""
+"""The versions of AReaL that this adapter was run with: the lowest, and the first that is too new."""
 loaded_by("areal", TESTED)
 
 
@@ -33,27 +41,39 @@ class AgentEnvWorkflow(RolloutWorkflow):  # type: ignore[misc]  # areal is not f
 
     Args:
         gconfig: AReaL's `GenerationHyperparameters`, of each turn; its `max_tokens` bounds prompt and response.
-        tokenizer: of the model.
-        processor: of a model that sees pictures.
+        tokenizer: of the model, or the path of its folder.
+        processor: of a model that sees pictures, or the path of its folder.
     """
 
     def __init__(self, gconfig: Any, tokenizer: Any, processor: Any = None) -> None:
-        self._gconfig = gconfig.new_with_stop_and_pad_token_ids(tokenizer)
-        self._tokenizer, self._processor = tokenizer, processor
+        self._tokenizer, self._processor = _loaded(tokenizer, processor)
+        self._gconfig = gconfig.new_with_stop_and_pad_token_ids(self._tokenizer)
 
     async def arun_episode(self, engine: Any, data: dict[str, Any]) -> dict[str, Any] | None:
         """Play, and give tensors of shape (1, tokens); None, which AReaL leaves out, where the environment does.
 
         Raises:
-            InfrastructureError: the episode could not be scored.
+            InfrastructureError: the episode could not be scored, or AReaL's requests to vLLM would lack pictures or
+                stop strings. AReaL's executor logs that and goes on without the episode and its group.
         """
-        context = self._gconfig.max_tokens
+        source, versions = self._processor or self._tokenizer, list[list[int]]()
+        ask = self._sampler(engine, versions)
+        played = await rollout(data, source, ask, trainer="areal", context=self._gconfig.max_tokens)
+        # What AReaL's curves of training and of evaluation are made of.
+        stats_tracker.get(workflow_context.stat_scope()).scalar(reward=played.reward, num_turns=len(played.turns))
+        return _tensors(played, versions, self._processor is not None) if any(played.mask) else None
+
+    def _sampler(self, engine: Any, versions: list[list[int]]) -> Sample:
+        """Samples turns; `versions` gets the weights of each, one for a token, since they change within turns."""
+        route = uuid4().hex  # requests of one id go to one server, which then has the turns before in its cache
 
         async def sample(request: Request) -> Sampled:
-            room = min(self._gconfig.max_new_tokens, context - request.prompt.length)
+            _check_backend(engine, request)
+            room = min(self._gconfig.max_new_tokens, self._gconfig.max_tokens - request.prompt.length)
             changed: dict[str, Any] = {"stop": list(request.stop)} if request.stop else {}
             response = await engine.agenerate(
                 ModelRequest(
+                    rid=route,
                     input_ids=list(request.prompt.ids),
                     gconfig=self._gconfig.new(n_samples=1, max_new_tokens=room, **changed),
                     tokenizer=self._tokenizer,
@@ -61,13 +81,36 @@ class AgentEnvWorkflow(RolloutWorkflow):  # type: ignore[misc]  # areal is not f
                     image_data=_encoded(request),
                 )
             )
-            version = str(response.output_versions[-1]) if response.output_versions else ""
+            versions.append(list(response.output_versions))
+            named = "+".join(map(str, dict.fromkeys(response.output_versions)))
             finish = "length" if response.stop_reason == "length" else "stop"
-            return Sampled(tuple(response.output_tokens), tuple(response.output_logprobs), finish, version)
+            return Sampled(tuple(response.output_tokens), tuple(response.output_logprobs), finish, named)
 
-        source = self._processor or self._tokenizer
-        played = await rollout(data, source, sample, trainer="areal", context=context)
-        return _tensors(played) if any(played.mask) else None
+        return sample
+
+
+def _loaded(tokenizer: Any, processor: Any) -> tuple[Any, Any]:
+    """Tokenizer and processor, loaded where paths were given, as AReaL's own workflows do."""
+    if isinstance(tokenizer, str):
+        from areal.utils.hf_utils import load_hf_tokenizer
+
+        tokenizer = load_hf_tokenizer(tokenizer)
+    if isinstance(processor, str):
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(processor)
+    return tokenizer, processor
+
+
+def _check_backend(engine: Any, request: Request) -> None:
+    """Refuse what AReaL would leave out of its request without a word."""
+    if not str(getattr(engine.config, "backend", "")).startswith("vllm"):
+        return
+    what = "pictures" if request.media else "stop strings" if request.stop else ""
+    if what:
+        raise ConfigError(
+            f"AReaL sends vLLM no {what} along with token ids, and the environment needs them: take the backend sglang"
+        )
 
 
 def _encoded(request: Request) -> list[str]:
@@ -77,21 +120,27 @@ def _encoded(request: Request) -> list[str]:
     return [item["image_url"]["url"].partition(",")[2] for item in items]
 
 
-def _tensors(played: Rollout) -> dict[str, Any]:
+def _tensors(played: Rollout, versions: list[list[int]], pictured: bool) -> dict[str, Any]:
     import torch
 
-    versions = [int(version) if version else -1 for version in played.versions]
     made = {
         "input_ids": torch.tensor(played.ids, dtype=torch.int32),
         "logprobs": torch.tensor(played.logprobs, dtype=torch.float32),
         "loss_mask": torch.tensor(played.mask, dtype=torch.int32),
-        "versions": torch.tensor(versions, dtype=torch.int32),
+        "versions": torch.full((len(played.ids),), -1, dtype=torch.int32),
         "rewards": torch.tensor(played.reward, dtype=torch.float32),
         "attention_mask": torch.ones(len(played.ids), dtype=torch.bool),
     }
+    for (begin, end), given in zip(played.turns, versions, strict=True):
+        made["versions"][begin:end] = torch.tensor(given, dtype=torch.int32)
     made = {name: tensor.unsqueeze(0) for name, tensor in made.items()}
-    if not played.tensors:
-        return made
-    kinds = played.tensors.get("mm_token_type_ids")
+    return {**made, **_seen(played, torch)} if pictured else made
+
+
+def _seen(played: Rollout, torch: Any) -> dict[str, Any]:
+    """The pictures' tensors; empty ones where there was none, since AReaL joins only episodes of the same keys."""
     pixels = {name: value for name, value in played.tensors.items() if "token_type" not in name}
-    return {**made, **({} if kinds is None else {"mm_token_type_ids": kinds}), "multi_modal_input": [pixels]}
+    kinds = played.tensors.get("mm_token_type_ids")
+    if kinds is None:
+        kinds = torch.zeros(1, len(played.ids), dtype=torch.long)
+    return {"mm_token_type_ids": kinds, "multi_modal_input": [pixels]}

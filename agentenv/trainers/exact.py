@@ -6,6 +6,7 @@ What was sampled is never tokenised again: the environment only appends (see `ag
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from agentenv.errors import InfrastructureError, UsageError
@@ -27,14 +28,15 @@ class Rollout(NamedTuple):
     """An episode as a trainer takes it. Ids are expanded: each picture takes all its tokens.
 
     `mask` and `logprobs` have one entry an id, the first prompt's included: 1 where the model sampled, and 0.0 where it
-    did not; `logprobs` is None where the engine gave none. `prompt` counts the ids before the first sampled one. Where
-    the environment keeps an episode out of the loss, its mask is all 0.
+    did not; `logprobs` is None where the engine gave none. `prompt` counts the ids before the first sampled one, and
+    `turns` says where each sampled turn begins and ends. Where the environment keeps an episode out of the loss, its
+    mask is all 0.
     """
 
     ids: list[int]
+    turns: list[tuple[int, int]]
     mask: list[int]
     logprobs: list[float] | None
-    versions: list[str]
     prompt: int
     reward: float
     record: Trajectory
@@ -111,11 +113,15 @@ def _rollout(renderer: Renderer, record: Trajectory, reward: float) -> Rollout:
         )
     segments = expanded(stream(record))
     ids, mask, logprobs = flat(segments)
-    versions = [segment.version if segment.sampled else "" for segment in segments for _ in segment.ids]
     trained = record.outcome is not None and not record.outcome.masked
     tensors, images = _pictures(renderer, record, segments, len(ids))
-    first = len(segments[0].ids)
-    return Rollout(ids, mask if trained else [0] * len(ids), logprobs, versions, first, reward, record, tensors, images)
+    mask, first = mask if trained else [0] * len(ids), len(segments[0].ids)
+    return Rollout(ids, _turns(segments), mask, logprobs, first, reward, record, tensors, images)
+
+
+def _turns(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    ends = list(accumulate(len(segment.ids) for segment in segments))
+    return [(end - len(one.ids), end) for one, end in zip(segments, ends, strict=True) if one.sampled]
 
 
 def _pictures(

@@ -7,16 +7,14 @@ import importlib
 import inspect
 import sys
 import types
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
 import agentenv
-from agentenv.errors import ConfigError, InfrastructureError
+from agentenv.errors import ConfigError
 from agentenv.policy import make_policy
 from agentenv.rollout import play
 from agentenv.trainers import common
@@ -60,82 +58,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **content: Any) -> None
 
 
 @dataclass
-class Sample:
-    """The fields of slime's sample that the shim touches."""
-
-    class Status(Enum):
-        PENDING = "pending"
-        COMPLETED = "completed"
-        TRUNCATED = "truncated"
-        ABORTED = "aborted"
-
-    metadata: dict[str, Any]
-    tokens: list[int] = field(default_factory=list)
-    multimodal_train_inputs: Any = None
-    response: str = ""
-    response_length: int = 0
-    reward: Any = None
-    loss_mask: list[int] | None = None
-    weight_versions: list[str] = field(default_factory=list)
-    rollout_log_probs: list[float] | None = None
-    remove_sample: bool = False
-    status: Status = Status.PENDING
-
-
-async def generated(monkeypatch: pytest.MonkeyPatch, texts: Sequence[str], **args: Any) -> tuple[Sample, list[Any]]:
-    """What slime's generate function makes of the first row, and what its router was asked."""
-    from agentenv.trainers.slime import generate, slime_rows
-
-    asked, left = [], list(texts)
-
-    async def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-        asked.append((url, body))
-        text = left.pop(0)
-        if text == "gone":
-            raise OSError("no router")
-        about: dict[str, Any] = {"finish_reason": {"type": "abort" if text == "abort" else "stop"}}
-        logprobs = [(-0.5, token, None) for token in ids_of(text)]
-        return {"text": text, "meta_info": {**about, "output_token_logprobs": logprobs, "weight_version": "7"}}
-
-    state = types.SimpleNamespace(tokenizer=tokens(), processor=None)
-    stand_in(monkeypatch, "slime.rollout.sglang_rollout", GenerateState=lambda _: state)
-    stand_in(monkeypatch, "slime.utils.http_utils", post=post)
-    assert list(inspect.signature(generate).parameters) == ["args", "sample", "sampling_params"]
-    [row] = slime_rows("table", 1, **EASY)
-    settings = types.SimpleNamespace(sglang_router_ip="127.0.0.1", sglang_router_port=1, **args)
-    sample = await generate(settings, Sample(row["metadata"]), {"temperature": 1.0, "max_new_tokens": 512})
-    return sample, asked
-
-
-async def test_slime(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [text + END for text in await turns()]
-    sample, asked = await generated(monkeypatch, texts, reward_key="score", rollout_max_context_len=16_384)
-    assert sample.reward == {"score": 1.0}
-    assert sample.status is Sample.Status.COMPLETED
-    assert sample.loss_mask is not None
-    assert sample.rollout_log_probs is not None
-    assert len(sample.loss_mask) == len(sample.rollout_log_probs) == sample.response_length
-    response = sample.tokens[-sample.response_length :]
-    kept = [token for token, sampled in zip(response, sample.loss_mask, strict=True) if sampled]
-    assert qwen().decode(kept) == "".join(texts)
-    assert all((value == -0.5) == bool(m) for value, m in zip(sample.rollout_log_probs, sample.loss_mask, strict=True))
-    assert all(sample.tokens[: len(body["input_ids"])] == body["input_ids"] for _, body in asked)
-    assert sample.weight_versions == ["7"]
-    assert not sample.remove_sample
-
-
-async def test_slime_calls_off_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    [first, *_] = await turns()
-    sample, _ = await generated(monkeypatch, [first + END, "abort"])
-    assert sample.status is Sample.Status.ABORTED
-    with pytest.raises(InfrastructureError, match="could not be scored"):
-        await generated(monkeypatch, ["gone"])
-
-
-@dataclass
 class ModelRequest:
     """The fields of AReaL's request that the shim gives."""
 
+    rid: str
     input_ids: list[int]
     gconfig: Any
     tokenizer: Any
@@ -155,7 +81,11 @@ class Hyperparameters(types.SimpleNamespace):
 
 async def test_areal(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
+    logged: list[dict[str, float]] = []
     stand_in(monkeypatch, "areal.api", ModelRequest=ModelRequest, RolloutWorkflow=object)
+    scopes = types.SimpleNamespace(scalar=lambda **found: logged.append(found))
+    stand_in(monkeypatch, "areal.utils", stats_tracker=types.SimpleNamespace(get={"rollout": scopes}.__getitem__))
+    stand_in(monkeypatch, "areal", workflow_context=types.SimpleNamespace(stat_scope=lambda: "rollout"))
     monkeypatch.delitem(sys.modules, "agentenv.trainers.areal", raising=False)
     from agentenv.trainers.areal import AgentEnvWorkflow, areal_rows
 
@@ -163,6 +93,8 @@ async def test_areal(monkeypatch: pytest.MonkeyPatch) -> None:
     left = list(texts)
 
     class Engine:
+        config = types.SimpleNamespace(backend="sglang:d1")
+
         async def agenerate(self, request: ModelRequest) -> Any:
             made = ids_of(left.pop(0))
             assert request.gconfig.n_samples == 1
@@ -182,6 +114,7 @@ async def test_areal(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = found["input_ids"].shape
     assert all(found[name].shape == shape for name in ("logprobs", "loss_mask", "versions", "attention_mask"))
     assert found["rewards"].tolist() == [1.0]
+    assert logged == [{"reward": 1.0, "num_turns": len(texts)}]
     assert torch.equal(found["versions"], torch.where(found["loss_mask"].bool(), 4, -1).int())
     sys.modules.pop("agentenv.trainers.areal")
 
@@ -256,8 +189,9 @@ async def test_another_version_of_the_trainer_is_refused(
     versions = {package: "0.0.1"}
     monkeypatch.setattr(common, "version", versions.__getitem__)
     common.loaded_by.cache_clear()
-    for key, value in {"ModelRequest": object, "RolloutWorkflow": object}.items():
-        stand_in(monkeypatch, "areal.api", **{key: value})
+    stand_in(monkeypatch, "areal.api", ModelRequest=object, RolloutWorkflow=object)
+    stand_in(monkeypatch, "areal.utils", stats_tracker=None)
+    stand_in(monkeypatch, "areal", workflow_context=None)
 
     async def begun() -> None:
         adapter = importlib.import_module(f"agentenv.trainers.{name}")
@@ -274,6 +208,12 @@ async def test_another_version_of_the_trainer_is_refused(
         await begun()
     common.loaded_by.cache_clear()
     sys.modules.pop("agentenv.trainers.areal", None)
+
+
+@pytest.mark.parametrize("found", ["0.3.0rc0", "0.3", "0.3.9", "0.3.1+cpu"])
+def test_versions_are_read_as_packagers_write_them(found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "version", lambda _: found)
+    assert common.require("rllm", ("0.3.0", "0.4.0"), "none") == found
 
 
 def test_a_trainer_that_is_not_installed_has_no_version() -> None:

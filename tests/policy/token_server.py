@@ -11,11 +11,12 @@ from aiohttp import web
 
 
 class TokenServer:
-    """Says `says`, whatever it is asked; `spoil` changes answers before they go out."""
+    """Says `says`, or what `script` makes of a prompt; `spoil` changes answers before they go out."""
 
     def __init__(self, says: list[int]) -> None:
         self.says, self.port, self.scale_out, self.delay, self.aborted = says, 0, True, 0.0, 0
         self.raw = False
+        self.script: Callable[[list[int]], list[int]] = lambda ids: self.says
         self.expand: Callable[[list[int], int], list[int]] = lambda ids, media: ids
         self.spoil: Callable[[dict[str, Any]], None] = lambda answer: None
         self.requests: list[tuple[str, dict[str, Any]]] = []
@@ -60,7 +61,8 @@ class TokenServer:
     async def sglang(self, request: web.Request) -> web.StreamResponse:
         """SGLang's `/generate`."""
         body = await self._body(request)
-        pairs = [[-0.5, token, None] for token in self.says]
+        says = self.script(body["input_ids"])
+        pairs = [[-0.5, token, None] for token in says]
         given = self.expand(body["input_ids"], len(body.get("image_data", ())))
         about: dict[str, Any] = {
             "output_token_logprobs": pairs,
@@ -69,7 +71,7 @@ class TokenServer:
         }
         top = self._top(body)[1:][: body.get("top_logprobs_num", 0)]
         about |= {"prompt_tokens": len(given), "output_top_logprobs": [[[one["logprob"], 7, None] for one in top]]}
-        answer = {"text": "?", "output_ids": self.says, "meta_info": about}
+        answer = {"text": "?", "output_ids": says, "meta_info": about}
         return self._answer(answer | ({"prompt_token_ids": given} if body.get("return_prompt_token_ids") else {}))
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
@@ -115,6 +117,7 @@ async def token_server(says: list[int]) -> AsyncIterator[TokenServer]:
     app.router.add_get("/v1/models", server.list_models)
     app.router.add_get("/model_info", server.model_info)
     app.router.add_get("/get_server_info", server.server_info)  # as earlier versions call it
+    app.router.add_get("/health", server.model_info)
     runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
