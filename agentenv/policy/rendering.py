@@ -134,6 +134,8 @@ def _parts(source: Any, video: VideoForm) -> tuple[Any, Any, Any, Sequence[int]]
         config = AutoConfig.from_pretrained(path)
         processor = load_processor(path, config, video == "video")
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(path)
+    except MissingExtraError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         why = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(

@@ -50,9 +50,10 @@ def _token_id(name: str, value: Any) -> int:
 
 
 def _log_probability(name: str, value: Any) -> float:
-    right = isinstance(value, Real) and not isinstance(value, bool)
-    if right and _LEAST <= value <= _ROUNDING:
-        return min(0.0, float(value))
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    number: Any = value if real else math.nan
+    if _LEAST <= number <= _ROUNDING:
+        return min(0.0, float(number))
     raise ValueError(f"{name} holds {_described(value)}, which is no log-probability")
 
 

@@ -230,6 +230,8 @@ def _loaded(
         raise ConfigError(f"dtype={dtype!r}: expected 'auto' or a data type of torch, for instance 'bfloat16'")
     try:
         made, tokenizer, processor = _read(path, tokenizer, processor, kind, gguf_file, video == "video")
+    except MissingExtraError:
+        raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"the model {model} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     try:

@@ -6,12 +6,13 @@ Clips are shown as images or, where torchvision is there, as videos.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from agentenv.dialects import neutralise
-from agentenv.errors import ConfigError, DataError, PolicyError, StoreError
+from agentenv.errors import ConfigError, DataError, MissingExtraError, PolicyError, StoreError
 from agentenv.media import DecodeCache, decode_cache, media_store
 from agentenv.policy import clips
 from agentenv.policy.wire import Media, VideoForm
@@ -226,6 +227,7 @@ def load_processor(path: str, config: Any, videos: bool = False) -> Any | None:
 
     Raises:
         OSError, ValueError: it cannot be loaded.
+        MissingExtraError: Pillow is not installed.
     """
     from transformers import AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -233,6 +235,10 @@ def load_processor(path: str, config: Any, videos: bool = False) -> Any | None:
 
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         return None
+    try:
+        __import__("PIL")
+    except ImportError:
+        raise MissingExtraError("pillow", "image", f"the processor of {Path(path).name} for images") from None
     base: Any = PROCESSOR_MAPPING.get(type(config), None)
     if not videos and base is not None and base.get_attributes()[-1:] == ["video_processor"]:
         return image_only(base).from_pretrained(path)  # type: ignore[attr-defined]  # every processor class has it

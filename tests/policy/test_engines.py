@@ -350,8 +350,11 @@ def test_a_saved_tokenizer_and_processor_are_loaded(tmp_path: Path) -> None:
     assert processor.image_token_id in seeing.banned
 
 
-@pytest.mark.parametrize("package", ["transformers"])
-def test_a_missing_package_names_its_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=r"agentenv-gym\[local\]"):
-        VLLMPolicy("m", "http://127.0.0.1:1")
+def test_a_missing_package_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = tiny_vision("qwen3-vl")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for package, extra in (("PIL", "image"), ("transformers", "local")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(MissingExtraError, match=rf"agentenv-gym\[{extra}\]"):
+            VLLMPolicy("m", "http://127.0.0.1:1", tokenizer=tmp_path)
