@@ -192,7 +192,7 @@ async def prompt_and_media(
 
 def _usable(row: Sampled) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
     try:
-        ids = token_ids("ids", row.ids) if row.ids else ()
+        ids = () if row.ids == () else token_ids("ids", row.ids)
         return ids, None if row.logprobs is None else log_probabilities("logprobs", row.logprobs, len(ids))
     except ValueError as error:
         raise PolicyError(f"the turn that the engine sampled cannot be used: {error}", permanent=True) from None

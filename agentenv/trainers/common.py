@@ -67,6 +67,8 @@ def chosen(env: Env, tasks: int | Iterable[Task] | None) -> list[Task]:
     """
     if tasks is None and env.tasks.infinite:
         raise UsageError("the environment's tasks are endless: say how many to train on, for instance tasks=1000")
+    if isinstance(tasks, int) and tasks < 1:
+        raise UsageError(f"tasks={tasks}: at least one is needed to train on")
     found = list(islice(env.tasks, tasks)) if tasks is None or isinstance(tasks, int) else list(tasks)
     if not found:
         raise UsageError(f"nothing to train on: {env.tasks.describe_skipped()}")

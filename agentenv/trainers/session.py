@@ -84,11 +84,15 @@ def asked(extra_info: Mapping[str, Any]) -> tuple[Env, Task]:
     Raises:
         UsageError: the row was not made by `rows`.
     """
-    if "agentenv" not in extra_info:
-        raise UsageError("the row's extra_info names no environment: make the data set with agentenv.trainers")
-    named = json.loads(extra_info["agentenv"])
-    env = _env(named["env"], extra_info.get("agentenv_options", "{}"))
-    return env, env.tasks[named["task"]]
+    try:
+        named = json.loads(extra_info["agentenv"])
+        name, task, settings = named["env"], named["task"], extra_info.get("agentenv_options", "{}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            "the row's extra_info names no environment and task: make the data set with agentenv.trainers"
+        ) from error
+    env = _env(name, settings)
+    return env, env.tasks[task]
 
 
 def reward_of(env: Env, record: Trajectory) -> float | None:

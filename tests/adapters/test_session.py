@@ -96,8 +96,9 @@ def test_a_process_makes_an_environment_once() -> None:
 
 
 def test_misuse() -> None:
-    with pytest.raises(UsageError, match="names no environment"):
-        asked({})
+    for odd in ({}, {"agentenv": 3}, {"agentenv": "{"}, {"agentenv": "[]"}, {"agentenv": '{"env": "table"}'}):
+        with pytest.raises(UsageError, match="names no environment"):
+            asked(odd)
     with pytest.raises(ConfigError, match="native dialect"):
         rows("table", 1, dialect="native")
     with pytest.raises(UsageError, match="plain data"):

@@ -183,6 +183,8 @@ async def test_misuse() -> None:
         spec_of(sums(), difficulty=1)
     with pytest.raises(UsageError, match="nothing to train on"):
         spec_of(sums(), tasks=[])
+    with pytest.raises(UsageError, match="tasks=-1: at least one"):
+        spec_of(sums(), tasks=-1)
     with pytest.raises(ConfigError, match="needs the native"):
         spec.trainer_arguments(rollouts=print)
     with pytest.raises(ConfigError, match="needs the native"):

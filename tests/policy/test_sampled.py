@@ -64,6 +64,7 @@ class Engine(TokenPolicy):
 @pytest.mark.parametrize(
     ("row", "why"),
     [
+        (Sampled(None, None, "stop"), "ids is absent"),  # type: ignore[arg-type]
         (Sampled((), (-1.0,), "stop"), "logprobs has 1 log-probabilities for 0 tokens"),
         (Sampled((5, -1), None, "stop"), "ids holds -1, which is no token id"),
         (Sampled(("5",), None, "stop"), "ids holds '5', which is no token id"),  # type: ignore[arg-type]
