@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -40,3 +41,21 @@ def package_file(package: str, file: str, feature: str) -> Path:
     if not found.is_file():
         raise UsageError(f"{package} {dist.version} does not hold {file}")
     return found
+
+
+def kinds_at_hand(kinds: Sequence[str], needs: Mapping[str, str], *, named: bool) -> tuple[str, ...]:
+    """The kinds of question whose data package is installed.
+
+    Args:
+        kinds: those that are wanted.
+        needs: packages that may be missing, by the kind that needs one.
+        named: the kinds were asked for by their names, so that none may be left out.
+
+    Raises:
+        MissingExtraError: a kind that was named needs a package that is not installed.
+    """
+    missing = [kind for kind in kinds if kind in needs and not version_of(needs[kind])]
+    if named and missing:
+        package = f"{needs[missing[0]]} (with --no-deps)"
+        raise MissingExtraError(package, EXTRA, f"the kind of question {missing[0]!r}")
+    return tuple(kind for kind in kinds if kind not in missing)

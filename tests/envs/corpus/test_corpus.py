@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from agentenv.envs.corpus import articles, atlas, corpus_pages, corpus_version, embedded_corpus
+from agentenv.envs.corpus import Word, articles, atlas, corpus_pages, corpus_version, embedded_corpus, words
 from agentenv.envs.corpus.packages import package_file, version_of
 from agentenv.envs.corpus.places import Atlas, Country, Town
 from agentenv.envs.corpus.writing import (
@@ -16,22 +16,23 @@ from agentenv.envs.corpus.writing import (
     slug,
     state_document,
     town_document,
+    word_document,
 )
 from agentenv.errors import MissingExtraError, ToolError, UsageError
 
 
 def test_it_holds_some_100_000_documents_that_name_their_licence() -> None:
     corpus = embedded_corpus()
-    assert 98_000 < len(corpus) < 110_000
+    assert 98_000 < len(corpus) < 115_000
     licences = {str(hit.meta["licence"]).partition(",")[0] for hit in corpus}
-    assert licences == {"GeoNames data", "Wikipedia"}
+    assert licences == {"GeoNames data", "Wikipedia", "Open English WordNet 2024"}
     assert embedded_corpus() is corpus
 
 
 def test_documents_come_in_the_same_order_with_the_same_bytes() -> None:
     first, second = (documents(atlas(), with_articles=False) for _ in range(2))
     assert all(a == b for a, b, _ in zip(first, second, range(20_000), strict=False))
-    assert corpus_version() != corpus_version(with_articles=False)
+    assert len({corpus_version(), corpus_version(with_articles=False), corpus_version(with_words=False)}) == 3
 
 
 def test_places_agree_with_each_other() -> None:
@@ -81,10 +82,24 @@ def test_articles_are_told_once_each() -> None:
     assert all(re.fullmatch(r"https://en\.wikipedia\.org/wiki/\S+", one.url) for one in found)
 
 
-def test_its_documents_are_pages() -> None:
+def test_words_are_common_nouns_with_what_they_mean() -> None:
+    found = {one.name: one for one in words()}
+    assert 10_000 < len(found) < 15_000
+    assert all(name.isalpha() and name == name.lower() and len(name) > 3 for name in found)
+    assert all(one.glosses and len(set(one.glosses)) == len(one.glosses) for one in found.values())
+    assert all(set(one.own) <= set(one.glosses) for one in found.values())
+    assert found["penguin"].url == "https://en-word.net/lemma/penguin"
+    hit = word_document(found["penguin"])
+    assert (hit.id, hit.title) == ("word-penguin", "penguin (dictionary)")
+    assert hit.text.startswith("penguin: short-legged flightless birds of cold southern")
+    assert word_document(Word("rook", ("a bird", "a castle"), ())).text == "rook: (1) a bird; (2) a castle."
+
+
+@pytest.mark.parametrize("query", ["Wellington capital of New Zealand", "flightless birds of cold southern regions"])
+def test_its_documents_are_pages(query: str) -> None:
     corpus = embedded_corpus()
     pages = corpus_pages(corpus)
-    hit = corpus.find("Wellington capital of New Zealand", 1)[0]
+    hit = corpus.find(query, 1)[0]
     for address in (hit.url, hit.url.removeprefix("https://"), f"doc:{hit.id}", hit.url + "#top"):
         assert asyncio.run(pages.page(address)).text == hit.text
     with pytest.raises(ToolError, match="There is no page"):

