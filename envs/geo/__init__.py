@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from agentenv.env import Env
 from agentenv.envs.geo.tasks import geo_tasks
-from agentenv.envs.mm_search import EMBLEMS, TOOLS, sight_tools
+from agentenv.envs.mm_search import TOOLS, sight_tools
 from agentenv.envs.rewards import evidence_seen
 from agentenv.envs.rewards.geo import alignment, geo_reward, level_right, query_leak
 from agentenv.envs.rewards.geo_distance import Geocoder, distances
@@ -50,7 +50,7 @@ def geo(
     tools: Sequence[str] = TOOLS,
     corpus: str | Path | Mapping[str, Any] | Retriever = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
-    pictures: str | Path | ImageRetriever = EMBLEMS,
+    pictures: str | Path | ImageRetriever = EMBEDDED,
     engine: EngineName = "auto",
     k: int = 5,
     excerpt: int | None = 240,
@@ -84,7 +84,7 @@ def geo(
             and web_fetch.
         corpus: what web_search searches, as for the search environment: "embedded", a file, "live:NAME", a `Retriever`.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
-        pictures: what image_search searches: "emblems", a file of pictures with captions, or an `ImageRetriever`.
+        pictures: what image_search searches, as for the mm-search environment.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
         k: results of a search.
         excerpt: characters of a document that a search shows; None for all of it.

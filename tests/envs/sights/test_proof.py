@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct
 
 import agentenv
-from agentenv.envs.corpus.emblems import emblem_index
+from agentenv.envs.corpus.pictures import picture_index
 from agentenv.media import media_store
 from agentenv.trajectory import Trajectory
 from agentenv.types import Image
@@ -138,11 +138,11 @@ def test_signs_are_read_in_the_crop_as_shown_and_not_in_the_first_view(name: str
 
 def first_found(image: Image | str) -> str:
     sha256 = image if isinstance(image, str) else image.sha256
-    return emblem_index().find_image(media_store().get(sha256), 1)[0].id
+    return picture_index().find_image(media_store().get(sha256), 1)[0].id
 
 
 def emblems_of(record: Trajectory) -> Sequence[str]:
-    return [one for one in record.task.evidence["documents"] if one.startswith("emblem-")]
+    return [one for one in record.task.evidence["documents"] if one.startswith(("emblem-", "picture-"))]
 
 
 @pytest.mark.parametrize("name", ["mm-search", "geo"])
