@@ -170,7 +170,9 @@ def sight_tools(
         found = search_tools(corpus, k=k, shown=shown, format=format, fetch="web_fetch" in names, pages=None)
         made |= {tool.name: tool for tool in found}
     if "image_search" in names:
-        made["image_search"] = image_search_tool(as_pictures(pictures), frame=frame, k=min(k, 3))
+        index = as_pictures(pictures)
+        by = ("image", "box", *(["query"] if isinstance(index, Retriever) else []))
+        made["image_search"] = image_search_tool(index, by=by, frame=frame, k=min(k, 3))
     for name in names:
         if name not in ALL_TOOLS:
             raise UnknownNameError("tool", name, ALL_TOOLS)

@@ -105,6 +105,16 @@ def test_captioned_pictures_are_found_in_a_crop_as_files_and_by_their_captions()
     assert len(index) == EMBLEMS + len(things()) + len(flags())
 
 
+def test_the_tool_finds_captioned_pictures_by_words() -> None:
+    call = '<tool_call>{"name": "image_search", "arguments": {"query": "a penguin"}}</tool_call>'
+    env = mm_search(kinds=["flag-capital"], first_view=420)
+    record = asyncio.run(play(env, ScriptedPolicy([call, "<answer>1</answer>"]), env.tasks[0]))
+    (run,) = record.tool_runs
+    assert (run.data or {})["ids"][0] == "picture-1f427"
+    assert any(isinstance(part, Image) for part in run.parts)
+    assert "a picture: penguin" in " ".join(getattr(part, "text", "") for part in run.parts).lower()
+
+
 def test_flags_that_are_asked_for_are_not_another_s() -> None:
     index = picture_index()
     for split in ("train", "test"):
