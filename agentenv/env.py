@@ -114,21 +114,9 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         check_texts(texts, by_name)
         opening = Message("system", (Text(head),)) if head else None
         self.rules = Rules(self.dialect, by_name, limits, texts, opening, count, options)
+        played = (dialect, options, system, limits, texts, frame)
         self.env_spec = EnvSpec(
-            id,
-            version,
-            "",
-            {},
-            specs,
-            dialect,
-            options,
-            system,
-            limits,
-            texts,
-            frame,
-            self.rubric.spec(),
-            repr(tasks),
-            self.rubric.passes,
+            id, version, "", {}, specs, *played, self.rubric.spec(), repr(tasks), self.rubric.passes
         )
         self._spec_hash = self.env_spec.hash
         self.action_space = ActionSpace(self.dialect, specs)
