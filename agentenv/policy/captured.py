@@ -12,7 +12,7 @@ from agentenv.policy.engine import refused
 from agentenv.policy.exact import prompt_and_media
 from agentenv.policy.options import check_flags
 from agentenv.policy.rendering import load_renderer
-from agentenv.policy.sampled import log_probabilities, token_ids
+from agentenv.policy.sampled import listed, log_probabilities, token_ids
 from agentenv.policy.wire import Media, VideoForm, shown
 from agentenv.tokens import Segment, expand
 from agentenv.tokens.conversation import Prompt, context_of, first_difference, tokenised_anew
@@ -51,6 +51,12 @@ class Capture:
         """What decides the ids, as records carry it."""
         found = {} if self.renderer is None else {"forks": self.forks, **self.renderer.settings}
         return found | {"logprobs": "as the server gives them" if self.logprobs else "none"}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a request must hold: no token for pictures may be sampled, since no pixels would come with it."""
+        banned = getattr(self.renderer.eyes, "banned", ()) if self.renderer is not None else ()
+        return {"logit_bias": {str(token): -100 for token in banned}} if banned else {}
 
     async def expected(self, observation: Observation, native: bool) -> Prompt | None:
         """The prompt that the server must make of a conversation; None where that is not known.
@@ -104,13 +110,13 @@ class Capture:
         wanted = _wide(expected)
         if tuple(given) == wanted:
             return expected.context
-        before = len(wanted) - len(expand(Segment(expected.context.ids, False, media=expected.context.media)).ids)
+        before = len(wanted) - len(_wide(expected.context))
         place = first_difference(given, wanted)
         if self.forks and place < before:
             assert self.renderer is not None
             native = observation.dialect == "native"
             anew = self.renderer.prompt(observation.messages, observation.tools, native=native)
-            if tuple(given) == expand(Segment(anew.ids, False, media=anew.media)).ids:
+            if tuple(given) == _wide(anew):
                 return replace(anew, fork=tokenised_anew(before, place))
         raise self._other(given, wanted, place, place < before)
 
@@ -176,11 +182,12 @@ def make_capture(
 
 
 def _logprobs(choice: Mapping[str, Any], count: int) -> tuple[float, ...]:
-    listed = choice.get("logprobs")
-    entries = listed.get("content") if isinstance(listed, dict) else None
-    values = [entry.get("logprob") if isinstance(entry, dict) else entry for entry in entries or ()]
+    found = choice.get("logprobs")
+    entries = listed(found.get("content") if isinstance(found, dict) else None)
+    values = [entry.get("logprob") if isinstance(entry, dict) else entry for entry in entries]
     return log_probabilities("logprobs", values, count)
 
 
-def _wide(prompt: Prompt) -> tuple[int, ...]:
-    return expand(Segment(prompt.ids, False, media=prompt.media)).ids
+def _wide(collapsed: Prompt | Tokens) -> tuple[int, ...]:
+    """The ids with all tokens of each medium, as a server tells them."""
+    return expand(Segment(collapsed.ids, False, media=collapsed.media)).ids

@@ -132,6 +132,7 @@ class OpenAIPolicy(Policy):
         if capture == "ids":
             ways: dict[str, Any] = {"media": media, "video": video, "tool_media": tool_media, "forks": forks}
             self._capture = make_capture(model, tokenizer, self._extra, **ways)
+            self._extra = self._capture.fields | self._extra
         elif tokenizer is not None or forks:
             raise ConfigError("tokenizer=... and forks=True go with capture='ids'")
         patience = Patience(timeout=timeout, deadline=deadline, retries=retries, pause=pause)

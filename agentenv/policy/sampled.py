@@ -43,6 +43,11 @@ def log_probabilities(name: str, values: Sequence[Any], count: int) -> tuple[flo
     return tuple(_log_probability(name, value) for value in values)
 
 
+def listed(value: Any) -> list[Any]:
+    """A list that an engine gave; an empty one where it gave something else."""
+    return value if isinstance(value, list) else []
+
+
 def _token_id(name: str, value: Any) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= _LARGEST_ID:
         return int(value)

@@ -8,7 +8,8 @@ from typing import Any
 from agentenv.errors import PolicyError
 from agentenv.policy.engine import refused
 from agentenv.policy.exact import Request, Sampled
-from agentenv.policy.vllm import ServerPolicy, gap, listed, prompt_tokens, versions
+from agentenv.policy.sampled import listed
+from agentenv.policy.vllm import ServerPolicy, gap, prompt_tokens, versions
 from agentenv.policy.wire import content
 
 

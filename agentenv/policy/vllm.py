@@ -16,6 +16,7 @@ from agentenv.policy.engine import EnginePolicy, refused
 from agentenv.policy.exact import Request, Sampled
 from agentenv.policy.http import Client, HTTPError, Patience, TransientError, decoded, read_body
 from agentenv.policy.options import check_choice
+from agentenv.policy.sampled import listed
 from agentenv.policy.wire import content
 from agentenv.trajectory import PolicyInfo
 
@@ -287,11 +288,6 @@ def _gap(choice: dict[str, Any], endpoint: str) -> float | None:
         return gap([value for first in top if isinstance(first, dict) for value in first.values()])
     top = [entry for first in _entries(choice)[:1] for entry in listed(first.get("top_logprobs"))]
     return gap([entry.get("logprob") for entry in top if isinstance(entry, dict)])
-
-
-def listed(value: Any) -> list[Any]:
-    """A list that an engine gave; an empty one where it gave something else."""
-    return value if isinstance(value, list) else []
 
 
 def gap(values: Sequence[Any]) -> float | None:

@@ -117,7 +117,7 @@ ODD_IDS: list[tuple[Any, str]] = [
     ([], "is empty"),
     *(([5, one], f"holds {one!r}, which") for one in ("6", -1, 6.0, True, None, 2**31)),
 ]
-NO_VALUES: list[Any] = [None, [], "x", {}, {"content": None}, {"content": []}]
+NO_VALUES: list[Any] = [None, [], "x", {}, {"content": None}, {"content": []}, {"content": 3}]
 ODD_VALUES: list[Any] = [None, "x", True, 0.5, [1]]
 
 
@@ -260,7 +260,8 @@ def looking(message: Message, ids: list[int], spoil: bool = False) -> dict[str, 
 async def test_where_images_stand_is_known_by_the_processor() -> None:
     processor = tiny_vision("qwen3-vl")[1]
     message = Message("user", (Text("see "), picture(120, 90), Text(" and "), picture(64, 100, 1)))
-    action, _ = await taken(looking(message, [5, 6]), seen(message, tools=()), tokenizer=processor)
+    action, sent = await taken(looking(message, [5, 6]), seen(message, tools=()), tokenizer=processor)
+    assert sent["logit_bias"][str(processor.image_token_id)] == -100
     assert [span.length for span in action.context.media] == [12, 6]
     assert action.context.ids.count(processor.image_token_id) == 2
     t.check([t.Segment(action.context.ids, False, media=action.context.media)])
