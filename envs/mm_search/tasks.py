@@ -190,7 +190,7 @@ KINDS: dict[str, tuple[int, Ask]] = {
     "emblem-largest": (5, emblem_largest),
 }
 """Level and drawer by name."""
-_NEEDS = dict.fromkeys(("picture-town", "flag-capital"), PACKAGE)
+_NEEDS = {"picture-town": PACKAGE, "flag-capital": PACKAGE}
 
 
 def mm_search_tasks(
