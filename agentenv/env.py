@@ -100,14 +100,12 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         by_name = tool_names(tools)
         specs = tuple(tool.spec for tool in by_name.values())
         options = dict(dialect_options or {})
-        self.tasks = tasks
+        self.tasks, self.render_mode = tasks, render_mode
         self.dialect = make_dialect(dialect, specs, **options)
         self.rubric = rubric or Rubric()
-        self.render_mode = render_mode
-        self._bind = bind
+        self._bind, self._seed = bind, seed
         self._cassette: Cassette | None = None
         self._uses = frozenset(name for tool in by_name.values() for name in tool.bound)
-        self._seed = seed
         head = "\n\n".join(text for text in (system, self.dialect.instructions()) if text)
         limits, texts = limits or Limits(), texts or Texts()
         check_limits(limits, by_name)
