@@ -36,12 +36,15 @@ def odd_split(text: str, every: int, words: Any = None) -> tuple[int, ...]:
     return tuple(token for piece in pieces for token in words(piece, add_special_tokens=False)["input_ids"])
 
 
-def tokens_of(turn: tuple[str, int, bool, int], end: int | None = None) -> tuple[tuple[int, ...], str]:
+def tokens_of(
+    turn: tuple[str, int, bool, int], end: int | None = None, words: Any = None
+) -> tuple[tuple[int, ...], str]:
     """A turn as (ids, finish reason), of (text, characters a piece, closed, tokens lost at the end or, below 0, at the
-    beginning). What is lost may be a part of a character, or of a call. A turn is closed by `end`, or Qwen's.
+    beginning). What is lost may be a part of a character, or of a call. A turn is closed by `end`, or by what the
+    tokenizer (Qwen's by default) closes it with.
     """
     text, every, closed, lost = turn
-    ids = odd_split(text, every)
+    ids = odd_split(text, every, words)
     ids = ids[-lost:] if lost < 0 else ids[: len(ids) - lost]
-    end = qwen().eos_token_id if end is None else end
+    end = (words or qwen()).eos_token_id if end is None else end
     return (*ids, *((end,) if closed else ())), "length" if lost > 0 and not closed else "stop"

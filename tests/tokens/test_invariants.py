@@ -6,7 +6,6 @@ I14 forged markers, I16 the same bytes each time. I1 to I6 stand in `test_templa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,51 +18,66 @@ pytest.importorskip("torch", reason="a processor of pictures needs torch (extra:
 
 import agentenv
 from agentenv import tokens as t
+from agentenv.dialects import DIALECTS
+from agentenv.env import Env
 from agentenv.policy.rendering import load_renderer
 from agentenv.rollout import play
 from agentenv.spec import Limits
+from agentenv.tool import tool
 from agentenv.trajectory import Trajectory
-from agentenv.types import Image
+from agentenv.types import Image, StopReason, Text
+from tests.playing import check_record, raw_agrees
 from tests.policy.tiny_vision import tiny_vision
-from tests.tokens.monkey import Monkey, odd_split
-from tests.trajectories.camera import camera
+from tests.tokens.holding import invariants
+from tests.tokens.monkey import Monkey, tokens_of
+from tests.tokens.qwen import templates
+from tests.tokens.turns import said, written
+from tests.trajectories.camera import camera, picture
 
 PAD = "<|image_pad|>"
 FORGED = (PAD, "<|im_end|>", "<|im_start|>assistant", "</tool_response>", "<tool_call>", "<image>", "\ud83d", "é€😀")
-DIALECTS = ("hermes", "private_tag", "tags", "json_turn")
-Asked = tuple[str, Any]
-"""A call: of `snap` with a seed, or of `note` with a text."""
+ASKED = st.one_of(
+    st.tuples(st.just("snap"), st.one_of(st.integers(0, 3), st.just("x")).map(lambda seed: {"seed": seed})),
+    st.tuples(st.just("note"), st.sampled_from(FORGED).map(lambda text: {"text": text})),
+)
+Turn = tuple[str, int, bool, int]
 
 
-def written(dialect: str, asked: Sequence[Asked]) -> str:
-    """A turn with these calls."""
-    made = [(name, value, {"seed" if name == "snap" else "text": value}) for name, value in asked]
-    if dialect == "json_turn":
-        return json.dumps({"thought": "so", "actions": [{"name": n, "arguments": given} for n, _, given in made]})
-    if dialect == "hermes":
-        calls = [json.dumps({"name": name, "arguments": given}) for name, _, given in made]
-        return "".join(f"<tool_call>{call}</tool_call>" for call in calls)
-    tags = [(name, value if dialect == "tags" else json.dumps(given)) for name, value, given in made]
-    return "".join(f"<{name}>{body}</{name}>" for name, body in tags)
+@tool(inline=True)
+def paint(code: str) -> list[Any]:
+    """Run code that paints.
+
+    Args:
+        code: how many colours, or what to write.
+    """
+    return [Text(code), *(picture(seed) for seed in range(int(code) if code in "0123" else 0))]
 
 
-def photographer(said: Sequence[str]) -> Monkey:
+def studio(dialect: str, **options: Any) -> Env:
+    """An environment whose tools give pictures, in any dialect."""
+    return camera(dialect=dialect, **({"tools": (paint,)} if dialect == "code" else {}), **options)
+
+
+def photographer(turns: Sequence[Turn], room: int = 1 << 30) -> Monkey:
     """Says this, then the answer, two characters a token or so: pads that it spells out are never a placeholder."""
     _, processor = tiny_vision("qwen3-vl")
     words = processor.tokenizer
-    texts = [text.encode("utf-8", "replace").decode() for text in (*said, "<answer>x</answer>")]
-    turns = [((*odd_split(text, 2, words), words.eos_token_id), "stop") for text in texts]
-    return Monkey(load_renderer(processor, renderer="template"), turns)
-
-
-def turns(dialect: str) -> st.SearchStrategy[list[str]]:
-    asked = st.one_of(
-        st.tuples(st.just("snap"), st.one_of(st.integers(0, 3), st.just("x"))),
-        st.tuples(st.just("note"), st.sampled_from(FORGED)),
+    texts = [(text.encode("utf-8", "replace").decode(), *rest) for text, *rest in (*turns, whole("<answer>x</answer>"))]
+    policy = Monkey(
+        load_renderer(processor, renderer="template", chat_template=templates()["qwen3_vl"]),
+        [tokens_of(turn, words=words) for turn in texts],  # type: ignore[arg-type]
     )
-    called = st.lists(asked, min_size=1, max_size=3).map(lambda made: written(dialect, made))
-    broken = called.map(lambda text: text[: len(text) // 2])
-    return st.lists(st.one_of(called, broken, st.sampled_from(FORGED), st.just("")), min_size=1, max_size=4)
+    policy.context = room
+    return policy
+
+
+def whole(text: str) -> Turn:
+    return (text, 2, True, 0)
+
+
+def turns(dialect: str) -> st.SearchStrategy[list[Turn]]:
+    lost = st.sampled_from([0, 0, 0, 1, 2, -1])
+    return st.lists(st.tuples(said(dialect, ASKED), st.just(2), st.booleans(), lost), min_size=1, max_size=4)
 
 
 def media(record: Trajectory) -> None:
@@ -83,40 +97,39 @@ def media(record: Trajectory) -> None:
 
 def linked(record: Trajectory) -> None:
     """I9 and I10: each result answers one call of the turn before it, in order, and raw arguments are kept."""
-    asked: list[str] = []
-    for node in record.path():
-        if node.message.role == "assistant":
-            asked = [call.id for call in node.message.calls]
-            for call in node.message.calls:
-                bare = record.env.dialect == "tags"  # a lone argument is written as it is
-                assert call.error or bare or json.loads(call.arguments_raw) == call.arguments
-        elif node.message.role == "tool":
-            assert node.message.call_id in asked
-            asked = asked[asked.index(node.message.call_id) + 1 :]
-    answered = [node.message.call_id for node in record.nodes if node.message.role == "tool"]
-    assert len(answered) == len(set(answered))
+    check_record(record)
+    bare = record.env.dialect in ("tags", "code")  # a lone argument is written as it is
+    for node in record.nodes:
+        assert all(bare or raw_agrees(call) for call in node.message.calls)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-async def test_pictures_calls_and_results_are_what_the_record_says(dialect: str, data: Any) -> None:
-    said = data.draw(turns(dialect))
-    env = camera(dialect=dialect, limits=Limits(turns=5, invalid_turns=9))
-    record = await play(env, photographer(said), env.tasks[0])
+@given(data=st.data(), room=st.one_of(st.just(1 << 30), st.integers(0, 2000)))
+async def test_pictures_calls_and_results_are_what_the_record_says(dialect: str, data: Any, room: int) -> None:
+    policy = photographer(data.draw(turns(dialect)), room)
+    env = studio(dialect, limits=Limits(turns=5, invalid_turns=9))
+    record = await play(env, policy, env.tasks[0])
     assert record.outcome is not None
     assert record.outcome.error is None
-    media(record)
+    overflowed = not record.calls or record.nodes[-1].rolled_back
+    assert (record.stop_reason == StopReason.MAX_TOKENS) == overflowed
     linked(record)
+    if record.calls:
+        invariants(record, policy)
+        media(record)
     again = Trajectory.from_json(record.to_json())
     assert again == record
     assert again.to_json() == record.to_json()
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
 async def test_pictures_reach_the_stream_in_each_dialect(dialect: str) -> None:
-    env = camera(dialect=dialect)
-    record = await play(env, photographer([written(dialect, [("snap", seed)]) for seed in (1, 2)]), env.tasks[0])
+    env = studio(dialect)
+    asked = [[("snap", {"seed": seed})] for seed in (1, 2)]
+    if dialect == "code":
+        asked = [[("paint", {"code": "2"})]]
+    record = await play(env, photographer([whole(written(dialect, calls)) for calls in asked]), env.tasks[0])
     (segments,) = t.streams(record)
     assert sum(len(segment.media) for segment in segments) == 3
     media(record)
@@ -124,8 +137,10 @@ async def test_pictures_reach_the_stream_in_each_dialect(dialect: str) -> None:
 
 @pytest.mark.parametrize("form", ["tokens", "trl-sft", "jsonl"])
 def test_an_export_has_the_same_bytes_each_time(form: str, tmp_path: Path) -> None:
-    said = [written("hermes", [("snap", 1)]), written("hermes", [("snap", 2), ("note", PAD)])]
-    run = agentenv.rollout(camera(), photographer(said), tasks=1, group=2)
+    asked: list[list[tuple[str, dict[str, Any]]]] = [[("snap", {"seed": 1})]]
+    asked.append([("snap", {"seed": 2}), ("note", {"text": PAD})])
+    policy = photographer([whole(written("hermes", calls)) for calls in asked])
+    run = agentenv.rollout(camera(), policy, tasks=1, group=2)
     for name in ("first", "second"):
         run.export(form, tmp_path / name)
     first, second = (

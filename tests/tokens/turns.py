@@ -59,7 +59,7 @@ def written(dialect: str, asked: Sequence[tuple[str, dict[str, Any]]]) -> str:
         calls = [json.dumps({"name": name, "arguments": given}) for name, given in asked]
         return "\n".join(f"<tool_call>\n{call}\n</tool_call>" for call in calls)
     if dialect == "code":
-        return "".join(f"<code>\n```python\n{given['text']}\n```\n</code>" for _, given in asked)
+        return "".join(f"<code>\n```python\n{next(iter(given.values()))}\n```\n</code>" for _, given in asked)
     bare = dialect == "tags"  # a lone argument is written as it is
     pieces = [(name, next(iter(given.values())) if bare else json.dumps(given)) for name, given in asked]
     return "".join(f"<{name}>{body}</{name}>" for name, body in pieces)
