@@ -126,7 +126,7 @@ async def test_pictures_calls_and_results_are_what_the_record_says(dialect: str,
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 async def test_pictures_reach_the_stream_in_each_dialect(dialect: str) -> None:
     env = studio(dialect)
-    asked = [[("snap", {"seed": seed})] for seed in (1, 2)]
+    asked: list[list[tuple[str, dict[str, Any]]]] = [[("snap", {"seed": seed})] for seed in (1, 2)]
     if dialect == "code":
         asked = [[("paint", {"code": "2"})]]
     record = await play(env, photographer([whole(written(dialect, calls)) for calls in asked]), env.tasks[0])

@@ -12,6 +12,7 @@ import pytest
 from agentenv.dialects.base import Turn
 from agentenv.errors import MissingExtraError, UnknownNameError, UsageError
 from agentenv.spec import Limits
+from agentenv.tool import tool
 from agentenv.trajectories import Run
 from agentenv.trajectories.formats import find, formats
 from agentenv.trajectory import Node, Tokens, ToolRun, Trajectory
@@ -350,3 +351,17 @@ def test_a_tool_run_that_gave_nothing(tmp_path: Path) -> None:
 def test_world_without_system(tmp_path: Path) -> None:
     (row,) = export([played(turns(), env=world(system=""))], tmp_path)
     assert row["messages"][0]["role"] == "user"
+
+
+@pytest.mark.parametrize(("dialect", "expected"), [("hermes", "one\ntwo"), ("native", "onetwo")])
+def test_texts_of_one_result_stand_as_the_policy_saw_them(tmp_path: Path, dialect: str, expected: str) -> None:
+    @tool(inline=True)
+    def two() -> list[Any]:
+        """Two texts."""
+        return [Text("one"), Text("two")]
+
+    asked = Turn("", "", (call("two", "{}", {}),))
+    made = played([asked, Turn("", "", (), "x")], env=world(tools=(two,), dialect=dialect))
+    assert expected in made.messages[-2].text
+    (row,) = export([made], tmp_path)
+    assert [message["content"] for message in row["messages"] if message["role"] == "tool"] == [expected]

@@ -19,7 +19,7 @@ from agentenv.dialects import Dialect, Turn, make_dialect
 from agentenv.errors import UsageError
 from agentenv.spec import EnvSpec, Texts
 from agentenv.trajectory import Node, ToolRun, Trajectory
-from agentenv.types import Action, Image, Message, Part, ToolCall, ToolSpec, Video
+from agentenv.types import Action, Image, Message, Part, Text, ToolCall, ToolSpec, Video
 
 # What a turn may hold that its parts do not say again: text behind a forged result, an answer beside a call ...
 _LOSSY = frozenset({
@@ -205,9 +205,19 @@ def _result(record: Trajectory, run: ToolRun, dialect: Dialect) -> tuple[Part, .
     """What the tool gave, as the policy saw it, without the dialect's frame."""
     node: Node = record.nodes[run.node]
     if run.parts or (dialect.native and node.message.role == "user"):
-        return run.parts
+        return run.parts if dialect.native else _apart(run.parts)
     notice = _notice(node.message, record.env.texts)
     return node.message.parts[:-1] if notice else node.message.parts
+
+
+def _apart(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts of a result with texts in a row a line apart, as text dialects show them."""
+    placed: list[Part] = []
+    for part in parts:
+        if placed and not isinstance(part, (Image, Video)) and not isinstance(placed[-1], (Image, Video)):
+            placed.append(Text("\n"))
+        placed.append(part)
+    return tuple(placed)
 
 
 def _notice(message: Message, texts: Texts) -> str:
@@ -233,7 +243,7 @@ def _notices(texts: Texts) -> re.Pattern[str]:
 
 
 def _said(role: str, parts: Sequence[Part], reasoning: str = "") -> Said:
-    text = "\n".join(part.text for part in parts if not isinstance(part, (Image, Video)))
+    text = "".join(part.text for part in parts if not isinstance(part, (Image, Video)))
     shows = any(isinstance(part, (Image, Video)) for part in parts)
     return Said(role, text, reasoning, parts=tuple(parts) if shows else ())
 
