@@ -11,12 +11,12 @@ from tests.trainers.vllm.models import text_model
 from tests.trainers.vllm.server import FLAGS, vllm_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return text_model(tmp_path_factory.mktemp("text") / "tiny")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with vllm_server(text, "tiny", tmp_path_factory.mktemp("log") / "log", *FLAGS) as address:
         yield address
