@@ -100,8 +100,7 @@ class VLLMEnginePolicy(EnginePolicy):
         async with self._slots:
             final = await self._last(llm, prompt, self._params(request))
         (out,) = final.outputs
-        if not request.media:
-            self.seen(request, list(final.prompt_token_ids or ()))
+        self.seen(request, list(final.prompt_token_ids or ()))
         logprobs = [found[token].logprob for token, found in zip(out.token_ids, out.logprobs or (), strict=False)]
         ids, values = self.sampled(list(out.token_ids), logprobs)
         if out.finish_reason not in ("stop", "length"):
