@@ -19,7 +19,7 @@ from agentenv.rollout import play
 from agentenv.spec import Limits
 from agentenv.tokens.renderer import chat
 from agentenv.tokens.template import TemplateRenderer
-from agentenv.trajectory import Trajectory
+from agentenv.trajectory import Node, Trajectory
 from agentenv.types import StopReason
 from tests.tokens.holding import invariants
 from tests.tokens.monkey import Monkey, tokens_of
@@ -101,19 +101,21 @@ async def test_what_is_appended_is_what_the_template_itself_writes_there(name: s
     said = data.draw(readable(dialect))
     policy = Monkey(renderer(name), [tokens_of((text, 3, closed, 0), close(name)) for text, closed in said])
     record = await played(policy, dialect, "")
-    tools = [tool.openai() for tool in record.env.tools] if native else None
-    written_before = ""
-    for call in record.calls:
+    for place, call in enumerate(record.calls):
         path = record.path(call.node)
-        messages = chat([node.message for node in path], native=native)
         context = path[-2].tokens
         assert context is not None
-        whole = renderer(name).written(messages[:-1], tools, opened=True)
-        assert written_before + words.decode(list(context.ids)) == whole
-        written_before = renderer(name).turns.before(renderer(name).written(messages, tools))
-        assert path[-1].tokens is not None
-        if not renderer(name).ends & {*path[-1].tokens.ids[-1:]}:
-            written_before = written_before.removesuffix(renderer(name).close)  # the environment closes the turn
+        tools = [tool.openai() for tool in record.env.tools] if native else None
+        whole = renderer(name).written(chat([node.message for node in path[:-1]], native=native), tools, opened=True)
+        before = up_to(renderer(name), record.path(record.calls[place - 1].node), tools) if place else ""
+        assert before + words.decode(list(context.ids)) == whole
+
+
+def up_to(made: TemplateRenderer, path: list[Node], tools: Any) -> str:
+    """What the template writes up to a turn; up to its end where the model sampled that."""
+    text = made.turns.before(made.written(chat([node.message for node in path], native=tools is not None), tools))
+    assert path[-1].tokens is not None
+    return text if made.ends & {*path[-1].tokens.ids[-1:]} else text.removesuffix(made.close)
 
 
 def readable(dialect: str) -> st.SearchStrategy[list[tuple[str, bool]]]:
