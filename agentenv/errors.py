@@ -77,13 +77,14 @@ class MissingExtraError(UsageError, ImportError):
 
     Args:
         package: the package that could not be imported.
-        extra: the extra of agentenv-gym that brings it.
+        extra: the extra of agentenv-gym that brings it; "" where it is installed alone, without what it depends on.
         why: what it is needed for.
     """
 
     def __init__(self, package: str, extra: str, why: str) -> None:
         self.package, self.extra, self.why = package, extra, why
-        super().__init__(f"{why} needs the package {package!r}: pip install 'agentenv-gym[{extra}]'")
+        how = f"'agentenv-gym[{extra}]'" if extra else f"--no-deps {package}"
+        super().__init__(f"{why} needs the package {package!r}: pip install {how}")
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
         return type(self), (self.package, self.extra, self.why)

@@ -56,6 +56,5 @@ def kinds_at_hand(kinds: Sequence[str], needs: Mapping[str, str], *, named: bool
     """
     missing = [kind for kind in kinds if kind in needs and not version_of(needs[kind])]
     if named and missing:
-        package = f"{needs[missing[0]]} (with --no-deps)"
-        raise MissingExtraError(package, EXTRA, f"the kind of question {missing[0]!r}")
+        raise MissingExtraError(needs[missing[0]], "", f"the kind of question {missing[0]!r}")
     return tuple(kind for kind in kinds if kind not in missing)
