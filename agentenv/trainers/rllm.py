@@ -5,7 +5,7 @@
     trainer = AgentTrainer(agent_flow=rllm.rollout(flow), evaluator=rllm.evaluator(evaluate), ...)
 
 Rows are `rllm_rows`. The model is asked through rLLM's gateway, which records tokens and log-probabilities. A thin
-shim, held to rLLM's signature by a contract test; rLLM itself was not run here.
+shim, held to rLLM's signature by a contract test, since no package of rLLM is on the package index.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -143,25 +143,88 @@ async def test_nemo_gym() -> None:
         nemo_gym_rows("zoom", 1, seed=1, difficulty=1, size=[1536, 1024], first_view=256)
 
 
+@dataclass
+class RllmTask:
+    """The fields of rLLM's `Task` (0.3.0.pre), and below those of what a flow gives, in our own words."""
+
+    id: str
+    instruction: str
+    metadata: dict[str, Any]
+
+
+@dataclass
+class AgentConfig:
+    base_url: str
+    model: str
+    session_uid: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    is_validation: bool = False
+    sampling_params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Step:
+    id: str = ""
+    input: Any = None
+    output: Any = None
+    action: Any = None
+    reward: float = 0.0
+    done: bool = False
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass
+class RllmTrajectory:
+    name: str = "default_traj_name"
+    task: Any = None
+    steps: list[Step] = field(default_factory=list)
+    reward: float | None = None
+    signals: dict[str, float] = field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass
+class Episode:
+    id: str = ""
+    task: Any = None
+    termination_reason: Any = None
+    is_correct: bool = False
+    trajectories: list[RllmTrajectory] = field(default_factory=list)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvalOutput:
+    reward: float
+    is_correct: bool
+    signals: list[Any] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
 async def test_rllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = types.SimpleNamespace
-    stand_in(monkeypatch, "rllm.types", Episode=kind, Step=kind, Trajectory=kind)
-    stand_in(monkeypatch, "rllm.eval.types", EvalOutput=kind)
+    stand_in(monkeypatch, "rllm.types", Episode=Episode, Step=Step, Trajectory=RllmTrajectory)
+    stand_in(monkeypatch, "rllm.eval.types", EvalOutput=EvalOutput)
     from agentenv.trainers.rllm import evaluate, flow, rllm_rows
 
-    left = await turns()
-    count = len(left)
+    texts = await turns()
+    left = list(texts)
     [row] = rllm_rows("table", 1, **EASY)
+    assert inspect.iscoroutinefunction(flow)
     assert list(inspect.signature(flow).parameters) == ["task", "config"]
+    assert list(inspect.signature(evaluate).parameters) == ["task", "episode"]
     async with chat_server() as server:
         server.answer = lambda _: completion(left.pop(0))
-        task, config = kind(id="0", metadata=row), kind(base_url=server.url, model="m", session_uid="s", metadata={})
+        task, config = RllmTask("0", row["question"], row), AgentConfig(server.url, "m", "s")
         episode = await flow(task, config)
     [trajectory] = episode.trajectories
-    assert len(trajectory.steps) == count
-    assert trajectory.reward == trajectory.steps[-1].reward == 1.0
-    found = evaluate(task, episode)
-    assert (found.reward, found.is_correct) == (1.0, True)
+    assert len(server.requests) == len(trajectory.steps), "the gateway's traces are matched to steps by their order"
+    assert [step.output for step in trajectory.steps] == texts
+    assert [(step.reward, step.done) for step in trajectory.steps] == [(0.0, False)] * (len(texts) - 1) + [(1.0, True)]
+    assert trajectory.reward == 1.0
+    assert episode.artifacts["stop_reason"] == "answer"
+    assert evaluate(task, episode) == EvalOutput(1.0, True)
 
 
 async def test_a_conversation_puts_stop_strings_back_and_sees_what_was_cut() -> None:

@@ -14,9 +14,11 @@ import aiohttp
 import pytest
 
 from agentenv.errors import ConfigError, InfrastructureError, UsageError
-from tests.adapters.test_shims import EASY, END, ids_of, stand_in, tokens, turns
+from tests.adapters.test_shims import EASY, END, stand_in, tokens, turns
 from tests.policy.token_server import TokenServer, token_server
 from tests.tokens.qwen import qwen
+from tests.trainers.gyms.playing import SEEN
+from tests.trainers.trl import seeing
 
 
 @dataclass
@@ -73,22 +75,26 @@ class Slime:
     """slime's modules, its router, and what `generate` is called with."""
 
     def __init__(self, router: TokenServer, **args: Any) -> None:
-        from agentenv.trainers.slime import slime_rows
-
         self.router, self.left, self.headers = router, list[str](), list[Any]()
         self.state = SimpleNamespace(tokenizer=tokens(), processor=None, aborted=False)
-        router.script = lambda _: ids_of(self.left.pop(0))
+        router.script = lambda _: self.ids(self.left.pop(0))
         where = {"sglang_router_ip": "127.0.0.1", "sglang_router_port": router.port}
         self.args = SimpleNamespace(**{"rollout_max_context_len": 16_384, "reward_key": None, **where, **args})
-        self.sample = Sample(slime_rows("table", 1, **EASY)[0]["metadata"], session_id="one")
 
-    async def generate(self, texts: list[str]) -> Sample:
-        """The sample, where the model says `texts`."""
-        from agentenv.trainers.slime import generate
+    def ids(self, text: str) -> list[int]:
+        """A text's ids for the model."""
+        found: list[int] = self.state.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
 
-        self.left = texts
+    async def generate(self, texts: list[str], name: str = "table", **options: Any) -> Sample:
+        """The sample of the first task, where the model says `texts`."""
+        from agentenv.trainers.slime import generate, slime_rows
+
+        self.left = list(texts)
+        sample = Sample(slime_rows(name, 1, **(options or EASY))[0]["metadata"], session_id="one")
         params = {"temperature": 1.0, "max_new_tokens": 512, "no_stop_trim": True}
-        found: Sample = await generate(self.args, self.sample, params)
+        found: Sample = await generate(self.args, sample, params)
+        assert found is sample
         return found
 
 
@@ -131,7 +137,7 @@ def test_the_signature() -> None:
 async def test_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text + END for text in await turns()]
     async with slime(monkeypatch, reward_key="score") as running:
-        sample = await running.generate(list(texts))
+        sample = await running.generate(texts)
     assert sample.reward == {"score": 1.0}
     assert sample.status is Sample.Status.COMPLETED
     assert sample.loss_mask is not None
@@ -155,12 +161,28 @@ async def test_what_replays_need_comes_along(monkeypatch: pytest.MonkeyPatch) ->
     more = {"use_rollout_routing_replay": True, "router_policy": "consistent_hashing"}
     async with slime(monkeypatch, **more) as running:
         running.router.spoil = lambda answer: answer["meta_info"].update(routed_experts="AAAA")
-        sample = await running.generate(list(texts))
+        sample = await running.generate(texts)
     asked = running.router.turns
     assert all(body["return_routed_experts"] for body in asked)
-    ends = [len(body["input_ids"]) + len(ids_of(text)) for body, text in zip(asked, texts, strict=True)]
+    ends = [len(body["input_ids"]) + len(running.ids(text)) for body, text in zip(asked, texts, strict=True)]
     assert sample.experts == ends, "experts are appended when the sample holds just what the engine has seen"
     assert running.headers == [{"X-SMG-Routing-Key": "one"}] * len(texts)
+
+
+async def test_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = seeing.processor()
+    texts = [text + END for text in await turns("zoom", **SEEN)]
+    async with slime(monkeypatch) as running:
+        running.state.tokenizer, running.state.processor = processor.tokenizer, processor
+        sample = await running.generate(texts, "zoom", **SEEN)
+    assert sample.reward == 1.0
+    for count, body in enumerate(running.router.turns, 1):
+        assert len(body["image_data"]) == count
+        assert body["input_ids"].count(processor.image_token_id) == count, "one placeholder a picture"
+    assert set(sample.multimodal_train_inputs) == {"pixel_values", "image_grid_thw"}
+    patches = int(sample.multimodal_train_inputs["image_grid_thw"].prod(dim=1).sum())
+    assert len(sample.multimodal_train_inputs["pixel_values"]) == patches
+    assert sample.tokens.count(processor.image_token_id) == patches // 4
 
 
 @pytest.mark.parametrize("after", [0, 1])

@@ -87,6 +87,7 @@ async def test_a_group() -> None:
         for body in server.turns:
             assert ids[: len(body["input_ids"])].tolist() == body["input_ids"], "what is trained on is what was asked"
     assert len(server.turns) == 2 * len(turns)
+    assert len(areal._engine.rid_to_address) == 2, "the turns of an episode go to one server"
     logged = stats_tracker.export_all()
     assert (logged["rollout/reward"], logged["rollout/num_turns"]) == (1.0, len(turns))
 
