@@ -24,7 +24,7 @@ from agentenv.reward import Rubric, Scored
 from agentenv.rules import Rules, TokenCount, estimate_tokens
 from agentenv.snapshot import Snapshot, resume, take
 from agentenv.spaces import ActionSpace, ObservationSpace
-from agentenv.spec import EnvSpec, Limits, Texts, check_limits, check_texts
+from agentenv.spec import EnvSpec, Limits, Texts, check_limits, check_mode, check_texts
 from agentenv.task import TaskSet
 from agentenv.tool import Tool, tool_names
 from agentenv.trajectory import ErrorInfo, Group, Outcome, PolicyInfo, Trajectory, error_info, new_id, recorded
@@ -100,7 +100,7 @@ class Env(gymnasium.Env[Observation, "str | Action"]):
         by_name = tool_names(tools)
         specs = tuple(tool.spec for tool in by_name.values())
         options = dict(dialect_options or {})
-        self.tasks, self.render_mode = tasks, render_mode
+        self.tasks, self.render_mode = tasks, check_mode(render_mode, self.metadata["render_modes"])
         self.dialect = make_dialect(dialect, specs, **options)
         self.rubric = rubric or Rubric()
         self._bind, self._seed = bind, seed

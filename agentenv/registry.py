@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct, field
 
+from agentenv._kinds import check_kinds
 from agentenv.errors import ConfigError, UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def _check_options(id: str, factory: Callable[..., Any], options: Mapping[str, A
     for name in options:
         if name not in known:
             raise ConfigError(f"environment {id!r} has no option {name!r}{did_you_mean(name, known)}")
+    check_kinds(f"environment {id!r}", factory, options)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -208,6 +208,17 @@ def check_limits(limits: Limits, tools: Iterable[str] = ()) -> None:
     for name in limits.calls_per_tool:
         if name not in tools:
             raise UnknownNameError("tool in limits.calls_per_tool", name, tools)
+
+
+def check_mode(mode: str | None, modes: Sequence[str]) -> str | None:
+    """The render mode, if there is such a one.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if mode is not None and mode not in modes:
+        raise UsageError(f"render_mode={mode!r}: it is {', '.join(modes)} or none")
+    return mode
 
 
 def check_texts(texts: Texts, tools: Iterable[str] = ()) -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,10 @@ def test_figures_read_well() -> None:
 
 def shaped(
     *,
-    words: Iterable[str] = (),
+    words: Sequence[str] = (),
     map: Mapping[str, str] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
-    count: int | None = None,
+    number: int | None = None,
     either: str | Iterable[str] = "",
 ) -> Env:
     """An environment with options of every shape."""
@@ -109,11 +109,16 @@ def shaped(
 @pytest.mark.parametrize(
     ("option", "value", "hint"),
     [
-        ("words", "x", "words is 'x'; it wants a list, for instance -o 'words=[\"x\"]'"),
-        ("words", 3, "words is 3; it wants a list"),
-        ("map", "x", "map is 'x'; it wants keys with values, for instance -o map.KEY=VALUE"),
-        ("limits", 3, "limits is 3; it wants keys with values"),
-        ("count", "x", "count is 'x'; it wants a whole number"),
+        ("words", "x", "words is 'x'; it wants a list of texts, for instance words=[\"x\"]"),
+        ("words", 3, "words is 3; it wants a list of texts"),
+        ("words", [3], "words is [3]; it wants a list of texts"),
+        ("map", "x", "map is 'x'; it wants keys with values, for instance map.KEY=VALUE or none"),
+        ("map", {"a": 1}, "map is {'a': 1}; it wants keys with values or none"),
+        ("limits", 3, "limits is 3; it wants a Limits or keys with values or none"),
+        ("number", "x", "number is 'x'; it wants a whole number or none"),
+        ("number", True, "number is True; it wants a whole number"),
+        ("number", 1.5, "number is 1.5; it wants a whole number"),
+        ("either", 3, "either is 3; it wants a text or a list of texts"),
     ],
 )
 def test_an_option_of_the_wrong_shape_is_named_with_how_to_write_it(option: str, value: Any, hint: str) -> None:
@@ -122,7 +127,7 @@ def test_an_option_of_the_wrong_shape_is_named_with_how_to_write_it(option: str,
 
 
 def test_options_of_the_right_shape_are_let_through() -> None:
-    right = {"words": ["x"], "map": {"a": "b"}, "limits": {"turns": 3}, "count": 3, "either": "x"}
+    right = {"words": ["x"], "map": {"a": "b"}, "limits": {"turns": 3}, "number": 3, "either": "x"}
     common.make_env("tests.test_cli_parts:shaped", right).close()
 
 

@@ -130,42 +130,12 @@ def make_env(name: str, options: dict[str, Any]) -> Env:
     except TypeError as error:
         if "missing" in str(error):
             raise ConfigError(f"environment {name!r}: {error}; set it with -o key=value") from None
-    _check_kinds(name, factory, options)
     try:
         return make(name, **options)
     except AgentEnvError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"environment {name!r}{_with(options)}: {error}") from error
-
-
-def _check_kinds(name: str, factory: Any, options: Mapping[str, Any]) -> None:
-    """Refuse a single value where an option's annotation wants a list or a table, and text where it wants a number.
-
-    The functions themselves would fail over it somewhere inside, in words that do not name the option.
-    """
-    parameters = inspect.signature(factory).parameters
-    for option, value in options.items():
-        wanted = _wanted(parameters[option].annotation, option, value) if option in parameters else ""
-        if wanted:
-            raise ConfigError(f"environment {name!r}: option {option} is {value!r}; it wants {wanted}")
-
-
-def _wanted(annotation: Any, option: str, value: Any) -> str:
-    if not isinstance(value, str | int | float):
-        return ""
-    said = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    while said != (said := re.sub(r"\[[^\[\]]*\]", "", said)):
-        pass
-    kinds = {part.strip().rpartition(".")[2] for part in said.split("|")}
-    if kinds <= {"int", "float", "bool", "None"}:
-        names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        return " or ".join(names[kind] for kind in names if kind in kinds) if isinstance(value, str) else ""
-    if kinds <= {"Iterable", "Sequence", "Collection", "list", "tuple", "set", "frozenset", "None"}:
-        return f"a list, for instance -o '{option}={msgspec.json.encode([value]).decode()}'"
-    if {kind for kind in kinds if not kind.endswith(("Limits", "Texts"))} <= {"Mapping", "dict", "None"}:
-        return f"keys with values, for instance -o {option}.KEY=VALUE"
-    return ""
 
 
 def _with(options: Mapping[str, Any]) -> str:

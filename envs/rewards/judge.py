@@ -19,7 +19,7 @@ from typing import Any
 
 from agentenv.dialects import neutralise
 from agentenv.envs.rewards.answers import TOO_LONG, rule_match, within_length
-from agentenv.errors import ConfigError, InfrastructureError
+from agentenv.errors import ConfigError, InfrastructureError, UsageError
 from agentenv.policy import make_policy
 from agentenv.policy.base import Policy
 from agentenv.trajectory import Trajectory
@@ -141,7 +141,9 @@ def model_of(policy: Policy | str | Mapping[str, Any]) -> Policy:
     if not isinstance(policy, Mapping):
         return make_policy(policy)
     given = dict(policy)
-    return make_policy(given.pop("name", ""), **given)
+    if not isinstance(given.get("name"), str):
+        raise UsageError(f"a policy as keys with values has a name, for instance name='openai:MODEL': {given!r:.80}")
+    return make_policy(given.pop("name"), **given)
 
 
 class RuleJudge:

@@ -47,8 +47,10 @@ class Budget(Struct, frozen=True, forbid_unknown_fields=True):
     count: Callable[[str], int] | None = None
 
     def __post_init__(self) -> None:
-        if any(most is not None and most < 1 for most in (self.characters, self.tokens, self.title)):
-            raise ConfigError("search: a budget is at least 1, or None for no limit")
+        for name in ("characters", "tokens", "title"):
+            most = getattr(self, name)
+            if most is not None and most < 1:
+                raise ConfigError(f"search: the budget of {name} is at least 1, or None for no limit, not {most}")
 
     def apply(self, hit: Hit) -> Hit:
         """The hit with its title and text cut at a word, which shows."""

@@ -114,13 +114,13 @@ class Results(Struct, frozen=True):
     note: str = ""
 
 
-Reranker = Callable[[str, Sequence[Hit]], "Sequence[Hit] | Awaitable[Sequence[Hit]]"]
+Reranker = Callable[[str, Sequence[Hit]], Sequence[Hit] | Awaitable[Sequence[Hit]]]
 """(query, hits) -> the same hits in a better order; it may leave some out. Sync or async."""
 
-Summariser = Callable[[str, Sequence[Hit], str], "Summary | str | Awaitable[Summary | str]"]
+Summariser = Callable[[str, Sequence[Hit], str], Summary | str | Awaitable[Summary | str]]
 """(query, hits, question of the episode or "") -> a text that stands for the hits. Sync or async."""
 
-Formatter = Callable[[Results], "str | Sequence[str | Part]"]
+Formatter = Callable[[Results], str | Sequence[str | Part]]
 """What the model reads. Pictures are asked for with `picture(hit)` (see `formats`)."""
 
 Grounder = Callable[[bytes, str], Any]

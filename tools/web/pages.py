@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -39,6 +39,7 @@ class Page(Struct, frozen=True, gc=False, omit_defaults=True):
     cut: bool = False
 
 
+@runtime_checkable
 class Pages(Protocol):
     """Where pages come from.
 
