@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from agentenv.errors import ConfigError
+from agentenv.errors import ConfigError, StoreError
 from agentenv.media import MediaStore, media_store
 from agentenv.tools.search.formats import Picture, make_formatter, written
 from agentenv.tools.search.types import Formatter, Hit, Reranker, Results, Summariser, Summary
@@ -201,7 +201,7 @@ def _parts(results: Results, formatter: Formatter, store: MediaStore | None) -> 
     table = False
     for item in written(results, formatter):
         if isinstance(item, Picture):
-            parts.append(_image(str(item), store or media_store()))
+            parts.append(_image(str(item), results, store or media_store()))
         elif not isinstance(item, str):
             parts.append(item)
         elif table:
@@ -212,11 +212,22 @@ def _parts(results: Results, formatter: Formatter, store: MediaStore | None) -> 
     return tuple(parts)
 
 
-def _image(sha256: str, store: MediaStore) -> Image:
-    if sha256 not in store:
-        store.put_bytes(media_store().get(sha256))  # a live engine's, which knows the process's store only
-    info = store.info(sha256)
+def _image(sha256: str, results: Results, store: MediaStore) -> Image:
+    try:
+        if sha256 not in store:
+            store.put_bytes(media_store().get(sha256))  # a live engine's, which knows the process's store only
+        info = store.info(sha256)
+    except StoreError as error:
+        raise _no_picture(sha256, results, error) from None
     return Image(sha256, info.mime, info.width, info.height)
+
+
+def _no_picture(sha256: str, results: Results, error: StoreError) -> StoreError:
+    named = ", ".join(repr(hit.id[:80]) for hit in results.hits if hit.image == sha256)
+    return StoreError(
+        f"{results.tool}: the document {named} names the picture {sha256[:12]}, which cannot be had ({error}). Tell the"
+        " process where it lies, media_store().add_root(FOLDER) for FOLDER/media, or leave the column of pictures out"
+    )
 
 
 def hit_table(query: str, hits: Sequence[Hit], text: str) -> Table:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ from agentenv.tools.search import open_corpus
 from agentenv.tools.web.engines import ApiEngine
 from agentenv.trajectory import Trajectory
 from agentenv.types import Observation, Task, Text
+from tests.playing import call
 
 
 def scores(record: Trajectory) -> dict[str, float | None]:
@@ -259,3 +261,18 @@ def test_a_function_can_play() -> None:
     run = agentenv.rollout("search", policy, tasks=4, kinds=["population"])
     assert [record.reward for record in run] == [0.0] * 4
     assert all(scores(record)["evidence_found"] == 1.0 for record in run)
+
+
+def test_a_document_whose_picture_is_nowhere_is_named(tmp_path: Path) -> None:
+    """Trouble outside the policy's reach: the episode is unscored, and its record says which row, and what to do."""
+    file = tmp_path / "docs.jsonl"
+    file.write_text(json.dumps({"id": "a-tower", "text": "the blue tower", "image_sha256": "ab" * 32}) + "\n")
+    task = Task("t", (Text("Where is the blue tower?"),), "x")
+    env = agentenv.make("search", corpus=str(file), source=TaskSet.of([task]), format="mmsearch", fetch=False)
+    run = agentenv.rollout(env, lambda observation: call("web_search", query="blue tower"), attempts=1)
+    outcome = run[0].outcome
+    assert outcome is not None
+    assert (outcome.reward, outcome.error and outcome.error.type) == (None, "StoreError")
+    said = str(outcome.error and outcome.error.message)
+    for word in ("document 'a-tower'", "abababababab", "<MediaStore", "add_root"):
+        assert word in said
