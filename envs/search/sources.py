@@ -37,7 +37,7 @@ def as_retriever(corpus: Searched, engine: EngineName = "auto", columns: Mapping
 
     Raises:
         UnknownNameError: no such file or engine.
-        UsageError: columns of what is no file.
+        UsageError: columns of what is no file, or a file without documents.
         MissingExtraError: a package that it needs is not installed.
     """
     live: Retriever | None = _live(corpus)
@@ -53,7 +53,10 @@ def as_retriever(corpus: Searched, engine: EngineName = "auto", columns: Mapping
     if not Path(corpus).suffix and not Path(corpus).exists():
         live_names = (f"{LIVE}{name}" for name in ENGINES)
         raise UnknownNameError("corpus", str(corpus), (EMBEDDED, "FILE.jsonl", "FILE.parquet", *live_names))
-    return open_corpus(corpus, columns=columns, engine=engine)
+    found = open_corpus(corpus, columns=columns, engine=engine)
+    if not len(found):
+        raise UsageError(f"the corpus {str(corpus)!r} holds no document: there is nothing to search")
+    return found
 
 
 def _live(corpus: Searched) -> Any:

@@ -328,7 +328,7 @@ def test_names_that_do_not_exist_are_refused(tmp_path: Path) -> None:
         ("deepmmsearch-r1", "ground", 5),
         ("mmsearch-r1", "summary", 5),
     ):
-        with pytest.raises(UsageError, match="a policy is"):
+        with pytest.raises(UsageError, match=rf"option {option} is 5; it wants"):
             made(name, tmp_path, **{option: value})
     for difficulty in (3, None):
         with pytest.raises(UsageError, match="1 or 2 here"):

@@ -106,7 +106,7 @@ def test_what_decides_a_task_is_of_one_split() -> None:
         ({"corpus": "embeded"}, UnknownNameError, 'did you mean "embedded"'),
         ({"corpus": "live:brav"}, UnknownNameError, 'did you mean "brave"'),
         ({"corpus": {"live": "brav"}}, UnknownNameError, 'did you mean "brave"'),
-        ({"corpus": {"live": "brave", "colour": 1}}, ConfigError, "colour"),
+        ({"corpus": {"live": "brave", "colour": 1}}, UnknownNameError, "colour"),
         ({"corpus": {"live": "brave", "rate": 0}}, ConfigError, "more than 0"),
         ({"corpus": {"name": "brave"}}, UsageError, "live='brave'"),
         ({"corpus_columns": {"text": "body"}}, UsageError, "corpus=FILE"),
@@ -276,3 +276,12 @@ def test_a_document_whose_picture_is_nowhere_is_named(tmp_path: Path) -> None:
     said = str(outcome.error and outcome.error.message)
     for word in ("document 'a-tower'", "abababababab", "<MediaStore", "add_root"):
         assert word in said
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.touch()
+    with pytest.raises(UsageError, match=r"empty\.jsonl' holds no document"):
+        agentenv.make("search", corpus=str(file))
+    with pytest.raises(UnknownNameError, match="option of the search engine brave 'rat'; did you mean \"rate\""):
+        agentenv.make("search", corpus={"live": "brave", "rat": 1})

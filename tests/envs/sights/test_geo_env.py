@@ -147,5 +147,5 @@ def test_an_answer_without_coordinates_is_measured_by_its_names(name: str) -> No
     assert (found["distance_km"] or 0.0) < 0.1
     plain = played(geocode=False)
     assert (plain["within_3km"], plain["distance_km"], plain.get("geocoded")) == (0.0, FARTHEST_KM, None)
-    with pytest.raises(UsageError, match="geocode='yes'"):
+    with pytest.raises(UsageError, match="option geocode is 'yes'; it wants true or false or none"):
         agentenv.make(name, geocode="yes")

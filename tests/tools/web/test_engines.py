@@ -273,7 +273,7 @@ def test_wrong_settings_are_told() -> None:
         make_engine("brav")
     with pytest.raises(ConfigError, match="brave searches web, images"):
         make_engine("brave", "videos")
-    with pytest.raises(ConfigError, match="unexpected keyword"):
+    with pytest.raises(UnknownNameError, match="option of the search engine brave 'colour'; known: base_url"):
         make_engine("brave", colour="red")
     for url in ("ftp://x", "https://user@x.org", "https://x.org/?key=1", "http://[bad"):
         with pytest.raises(ConfigError, match="base_url"):

@@ -6,6 +6,7 @@ change their minds and refuse.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from agentenv.errors import ConfigError, UnknownNameError
@@ -34,19 +35,30 @@ def make_engine(name: str, kind: str = "web", **options: Any) -> LiveEngine:
             `ApiEngine` and its class.
 
     Raises:
-        UnknownNameError: there is no such engine.
-        ConfigError: it has no such option, or an option makes no sense.
+        UnknownNameError: there is no such engine, or it has no such option.
+        ConfigError: an option makes no sense.
         MissingExtraError: it needs a package that is not installed.
     """
     if name not in ENGINES:
         raise UnknownNameError("search engine", name, ENGINES)
+    made = load_object(ENGINES[name])
+    for option in options:
+        if option not in _options(made):
+            raise UnknownNameError(f"option of the search engine {name}", option, _options(made))
     if isinstance(options.get("rate"), (int, float)):
         options["rate"] = Rate(float(options["rate"]))
     try:
-        engine: LiveEngine = load_object(ENGINES[name])(kind, **options)
+        engine: LiveEngine = made(kind, **options)
     except TypeError as error:
         raise ConfigError(f"search engine {name!r}: {error}") from None
     return engine
+
+
+def _options(engine: type[LiveEngine]) -> set[str]:
+    """What an engine's class and those that it is made of take by name."""
+    made = (vars(kind).get("__init__") for kind in engine.__mro__ if issubclass(kind, LiveEngine))
+    known = (signature(one).parameters.values() for one in made if one is not None)
+    return {one.name for several in known for one in several if one.kind is one.KEYWORD_ONLY}
 
 
 __all__ = ["ENGINES", "ApiEngine", "LiveEngine", "SearchFailed", "make_engine"]
