@@ -187,8 +187,9 @@ def _namesakes(places: Atlas) -> tuple[tuple[Town, Word, tuple[str, ...]], ...]:
     """Towns whose name is a word, with the glosses that tell it from every other word; neither they nor the town's
     place say it.
     """
-    short = (word for word in words() if len(word.glosses) <= _MOST_GLOSSES and word.name not in STOP)
-    fit = {word.name: (word, glosses) for word in short if (glosses := _telling(word))}
+    short = (word for word in words() if len(word.glosses) <= _MOST_GLOSSES)
+    found = (word for word in short if word.name.removesuffix("s") not in STOP)  # the index keeps no "same", nor "ares"
+    fit = {word.name: (word, glosses) for word in found if (glosses := _telling(word))}
     named = ((town, town.name.casefold()) for town in places.clear)
     return tuple(
         (town, *fit[name]) for town, name in named if name in fit and name not in where(places, town).casefold()

@@ -13,9 +13,10 @@ import pytest
 import agentenv
 from agentenv.check import check_env
 from agentenv.envs.corpus import atlas, embedded_corpus, words
+from agentenv.envs.corpus.writing import word_id
 from agentenv.envs.search import search
 from agentenv.envs.search.answers import em_match, search_match
-from agentenv.envs.search.questions import KINDS
+from agentenv.envs.search.questions import KINDS, _namesakes, said_hop, town_hop
 from agentenv.envs.search.sources import as_retriever
 from agentenv.envs.search.tasks import search_steps, search_tasks
 from agentenv.envs.zoom.vocabulary import side
@@ -147,6 +148,14 @@ def test_a_namesake_is_told_by_a_gloss_that_no_other_word_has_and_that_does_not_
         assert word not in task.prompt[0].text.casefold()
         assert gloss in embedded_corpus().get(f"word-{word}").text  # type: ignore[union-attr]
         assert atlas().by_id[int(task.evidence["documents"][1].removeprefix("town-"))].name.casefold() == word
+
+
+def test_every_namesake_is_found_by_each_of_its_glosses_and_its_town() -> None:
+    corpus, places = embedded_corpus(), atlas()
+    for town, word, glosses in _namesakes(places):
+        hops = [town_hop(places, town), *(said_hop(gloss, word_id(word), word.name) for gloss in glosses)]
+        for hop in hops:
+            assert hop.document in [hit.id for hit in corpus.find(hop.query, 5)], hop
 
 
 def test_a_page_is_opened_where_the_excerpt_ends_too_early() -> None:
