@@ -45,7 +45,7 @@ def test_help_says_what_there_is_and_how_it_ends(tmp_path: Path) -> None:
     for name in ("list", "info", "check", "new", "play", "chat", "rollout", "demo", "stats", "score", "export"):
         assert f"│ {name} " in told.stdout
     assert "--install-completion" in told.stdout
-    assert "130 interrupted" in told.stdout.replace("\n", " ")
+    assert "130 interrupted" in " ".join(told.stdout.split())
     assert ran(tmp_path, "--version").stdout.strip() == agentenv.__version__
 
 
