@@ -10,6 +10,7 @@ Rows are `areal_rows`. Importing this module imports areal.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -18,17 +19,19 @@ from areal import workflow_context
 from areal.api import ModelRequest, RolloutWorkflow
 from areal.utils import stats_tracker
 
-from agentenv.errors import ConfigError
+from agentenv.errors import ConfigError, InfrastructureError, PolicyError
 from agentenv.policy.exact import Request, Sampled
 from agentenv.policy.wire import content
 from agentenv.trainers.common import loaded_by
-from agentenv.trainers.exact import Rollout, Sample, rollout
+from agentenv.trainers.exact import Rollout, rollout
 from agentenv.trainers.session import rows
 from agentenv.types import Task
 
 TESTED = ("1.0.4", "1.1.0")
 """The versions of AReaL that this adapter was run with: the lowest, and the first that is too new."""
 loaded_by("areal", TESTED)
+
+_log = logging.getLogger(__name__)
 
 
 def areal_rows(name: str, tasks: int | Iterable[Task] | None = None, **options: Any) -> list[dict[str, Any]]:
@@ -50,43 +53,69 @@ class AgentEnvWorkflow(RolloutWorkflow):  # type: ignore[misc]  # areal is not f
         self._gconfig = gconfig.new_with_stop_and_pad_token_ids(self._tokenizer)
 
     async def arun_episode(self, engine: Any, data: dict[str, Any]) -> dict[str, Any] | None:
-        """Play, and give tensors of shape (1, tokens); None, which AReaL leaves out, where the environment does.
+        """Play, and give tensors of shape (1, tokens).
+
+        Returns:
+            The tensors; None, which AReaL leaves out, where the environment does, and where SGLang would have gone on
+            from other ids than the model sampled (see `_Engine`).
 
         Raises:
             InfrastructureError: the episode could not be scored, or AReaL's requests to vLLM would lack pictures or
                 stop strings. AReaL's executor logs that and goes on without the episode and its group.
         """
-        source, versions = self._processor or self._tokenizer, list[list[int]]()
-        ask = self._sampler(engine, versions)
-        played = await rollout(data, source, ask, trainer="areal", context=self._gconfig.max_tokens)
+        asked, source = _Engine(engine, self._gconfig, self._tokenizer, self._processor), self._processor
+        try:
+            played = await rollout(
+                data, source or self._tokenizer, asked.turn, trainer="areal", context=self._gconfig.max_tokens
+            )
+        except InfrastructureError as error:
+            if not asked.garbled:
+                raise
+            _log.warning("left out: %s", error)
+            return None
         # What AReaL's curves of training and of evaluation are made of.
         stats_tracker.get(workflow_context.stat_scope()).scalar(reward=played.reward, num_turns=len(played.turns))
-        return _tensors(played, versions, self._processor is not None) if any(played.mask) else None
+        return _tensors(played, asked.versions, source is not None) if any(played.mask) else None
 
-    def _sampler(self, engine: Any, versions: list[list[int]]) -> Sample:
-        """Samples turns; `versions` gets the weights of each, one for a token, since they change within turns."""
-        route = uuid4().hex  # requests of one id go to one server, which then has the turns before in its cache
 
-        async def sample(request: Request) -> Sampled:
-            _check_backend(engine, request)
-            room = min(self._gconfig.max_new_tokens, self._gconfig.max_tokens - request.prompt.length)
-            changed: dict[str, Any] = {"stop": list(request.stop)} if request.stop else {}
-            response = await engine.agenerate(
-                ModelRequest(
-                    rid=route,
-                    input_ids=list(request.prompt.ids),
-                    gconfig=self._gconfig.new(n_samples=1, max_new_tokens=room, **changed),
-                    tokenizer=self._tokenizer,
-                    processor=self._processor,
-                    image_data=_encoded(request),
-                )
+class _Engine:
+    """AReaL's engine, asked for the turns of one episode.
+
+    `versions` has the weights of each turn, one for a token, since they change within turns. `garbled` says that the
+    episode went no further since SGLang, up to the version that AReaL pins (0.5.10), decodes prompts with pictures and
+    tokenises them again, and would have made other ids of this one.
+    """
+
+    def __init__(self, engine: Any, gconfig: Any, tokenizer: Any, processor: Any) -> None:
+        self._engine, self._gconfig, self._tokenizer, self._processor = engine, gconfig, tokenizer, processor
+        self._route = uuid4().hex  # requests of one id go to one server, which then has the turns before in its cache
+        self.versions, self.garbled = list[list[int]](), False
+
+    async def turn(self, request: Request) -> Sampled:
+        _check_backend(self._engine, request)
+        ids = list(request.prompt.ids)
+        if request.media and self._tokenizer(self._tokenizer.decode(ids))["input_ids"] != ids:
+            self.garbled = True
+            raise PolicyError("SGLang would tokenise this prompt with pictures to other ids than the model sampled")
+        response = await self._engine.agenerate(
+            ModelRequest(
+                rid=self._route,
+                input_ids=ids,
+                gconfig=self._settings(request),
+                tokenizer=self._tokenizer,
+                processor=self._processor,
+                image_data=_encoded(request),
             )
-            versions.append(list(response.output_versions))
-            named = "+".join(map(str, dict.fromkeys(response.output_versions)))
-            finish = "length" if response.stop_reason == "length" else "stop"
-            return Sampled(tuple(response.output_tokens), tuple(response.output_logprobs), finish, named)
+        )
+        self.versions.append(list(response.output_versions))
+        named = "+".join(map(str, dict.fromkeys(response.output_versions)))
+        finish = "length" if response.stop_reason == "length" else "stop"
+        return Sampled(tuple(response.output_tokens), tuple(response.output_logprobs), finish, named)
 
-        return sample
+    def _settings(self, request: Request) -> Any:
+        room = min(self._gconfig.max_new_tokens, self._gconfig.max_tokens - request.prompt.length)
+        changed: dict[str, Any] = {"stop": list(request.stop)} if request.stop else {}
+        return self._gconfig.new(n_samples=1, max_new_tokens=room, **changed)
 
 
 def _loaded(tokenizer: Any, processor: Any) -> tuple[Any, Any]:

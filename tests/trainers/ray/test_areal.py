@@ -137,6 +137,39 @@ async def test_pictures() -> None:
         assert len(seen["pixel_values"]) == int(grid.prod(dim=1).sum())
 
 
+def spelled(tokens: Any, text: str) -> list[int]:
+    """Ids that decode to a text, which the tokenizer would not write: each character on its own."""
+    ids = [id for one in text for id in tokens(one, add_special_tokens=False)["input_ids"]]
+    end = tokens(END, add_special_tokens=False)["input_ids"]
+    assert tokens.decode(ids) == text
+    assert tokens(text, add_special_tokens=False)["input_ids"] != ids
+    return [*ids, *end]
+
+
+async def test_what_was_sampled_is_not_tokenised_again() -> None:
+    tokens = tokenizer(template("qwen2_5"))
+    [turns] = await demonstrated("table", 1, **EASY)
+    async with engine() as (areal, server):
+        usual, odd = script(tokens, turns), spelled(tokens, turns[0])
+        server.script = lambda ids: odd if len(server.turns) == 1 else usual(ids)
+        found = await played(areal, "table", EASY, tokenizer=tokens)
+    assert found["rewards"].tolist() == [1.0]
+    start = len(server.turns[0]["input_ids"])
+    assert found["input_ids"][0][start : start + len(odd)].tolist() == odd
+    assert found["loss_mask"][0][start : start + len(odd)].all()
+
+
+async def test_where_sglang_would_with_pictures_the_episode_is_left_out() -> None:
+    processor = seeing.processor()
+    [turns] = await demonstrated("zoom", 1, **SEEN)
+    async with engine() as (areal, server):
+        usual, odd = script(processor.tokenizer, turns), spelled(processor.tokenizer, turns[0])
+        server.script = lambda ids: odd if len(server.turns) == 1 else usual(ids)
+        found = await played(areal, "zoom", SEEN, 2, tokenizer=processor.tokenizer, processor=processor)
+    assert found["rewards"].tolist() == [1.0], "the other one of the group is kept"
+    assert len(server.turns) == 1 + len(turns)
+
+
 async def test_episodes_without_a_picture_join_those_with_some() -> None:
     processor = seeing.processor()
     [turns] = await demonstrated("table", 1, **EASY)
