@@ -130,9 +130,10 @@ class Capture:
             else "Tokenizer, chat template, its options (extra_body={'chat_template_kwargs': ...}) and image processor"
             " here must be those of the server (tokenizer=...)"
         )
-        return refused(
+        return PolicyError(
             f"{self.model}: the server had other token ids than this conversation has: {len(given)} instead of"
-            f" {len(wanted)}, the first difference at {place}, where it had {theirs!r} instead of {ours!r}. {why}"
+            f" {len(wanted)}, the first difference at {place}, where it had {theirs!r} instead of {ours!r}. {why}",
+            permanent=not earlier,  # what a model sampled in one episode is no reason to end the others
         )
 
 

@@ -178,9 +178,7 @@ class TemplateRenderer:
                 )
         except (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             said = str(error) or type(error).__name__
-            raise PolicyError(
-                f"the chat template of {self.name} refuses the conversation: {said}", permanent=True
-            ) from None
+            raise PolicyError(f"the chat template of {self.name} refuses the conversation: {said}") from None
         return made
 
     def encoded(self, text: str) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ def forks(record: Trajectory) -> list[str]:
 def error_of(record: Trajectory) -> str:
     assert record.outcome is not None
     assert record.outcome.error is not None
-    assert record.outcome.error.permanent
+    assert record.outcome.error.permanent == ("an earlier turn" not in record.outcome.error.message)
     return record.outcome.error.message
 
 
