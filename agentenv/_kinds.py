@@ -47,6 +47,18 @@ def check_kinds(what: str, function: Callable[..., Any], given: Mapping[str, Any
             raise ConfigError(f"{what}: option {name} is {value!r:.80}; it wants {described(hint, name, value)}")
 
 
+def paths_as_text(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, with a path as its text where a function takes texts and no paths."""
+    hints = _hints(function)
+
+    def plain(name: str, value: Any) -> Any:
+        hint = hints.get(name, Any)
+        text = os.fspath(value) if isinstance(value, os.PathLike) and not fits(value, hint) else None
+        return value if text is None or not fits(text, hint) else text
+
+    return {name: plain(name, value) for name, value in given.items()}
+
+
 @lru_cache(maxsize=256)
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be read; a name that only type checkers import cannot."""

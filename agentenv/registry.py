@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct, field
 
-from agentenv._kinds import check_kinds
+from agentenv._kinds import check_kinds, paths_as_text
 from agentenv.errors import ConfigError, UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def make(
     if count is not None and callable(factory) and "count" in options_of(factory):
         options["count"], count = count, None
     _check_options(registration.id, factory, options)
+    options = paths_as_text(factory, options)
+    check_kinds(f"environment {registration.id!r}", factory, options)
     env = factory(**options)
     if not isinstance(env, _env_class()):
         raise UsageError(f"{registration.entry_point!r} made {type(env).__name__}, and an environment was wanted")
@@ -225,7 +227,6 @@ def _check_options(id: str, factory: Callable[..., Any], options: Mapping[str, A
     for name in options:
         if name not in known:
             raise ConfigError(f"environment {id!r} has no option {name!r}{did_you_mean(name, known)}")
-    check_kinds(f"environment {id!r}", factory, options)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
