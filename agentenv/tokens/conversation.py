@@ -145,9 +145,9 @@ def _joined(stream: Sequence[Tokens]) -> tuple[list[int], list[MediaSpan]]:
 
 
 def _prompt(before: list[int], spans: list[MediaSpan], context: Tokens) -> Prompt:
-    """The prompt of ids and spans so far, and of what is added."""
+    """The prompt of ids and spans so far, which it takes over, and of what is added."""
     if context.media:
         spans = [*spans, *(replace(span, offset=len(before) + span.offset) for span in context.media)]
-    ids = (*before, *context.ids)
+    before += context.ids  # in place: these may be many, and are copied once
     more = sum(max(span.length - 1, 0) for span in spans) if spans else 0
-    return Prompt(ids, tuple(spans), context, len(ids) + more)
+    return Prompt(tuple(before), tuple(spans), context, len(before) + more)

@@ -5,23 +5,25 @@ of some 100 words that was never seen before.
 from __future__ import annotations
 
 import asyncio
-import cProfile
 import itertools
-import pstats
 from typing import Any
 
+from msgspec.structs import replace
+
 from agentenv.policy.exact import Request, Sampled, TokenPolicy
-from agentenv.rollout import play_many
+from agentenv.policy.sampled import log_probabilities, token_ids
+from agentenv.rollout import play, play_many
 from agentenv.tokens import stream
+from agentenv.tokens.conversation import prompt_of
 from agentenv.tool import tool
 from agentenv.trajectory import PolicyInfo, Trajectory
+from agentenv.types import Action, Observation
 from tests.bench.episodes import TURNS
-from tests.bench.figure import Figure, Group, Scale, cpu_seconds, interleaved, ratio
+from tests.bench.figure import Figure, Group, Scale, Work, cpu_seconds, interleaved, ratio, shares
 from tests.tokens.qwen import qwen, qwen_renderer
 from tests.worlds import sums
 
 _NUMBERS = itertools.count()
-_BOOKS = ("segments.py", "conversation.py")
 
 
 class Instant(TokenPolicy):
@@ -32,13 +34,18 @@ class Instant(TokenPolicy):
         self.turns = [(*qwen()(text)["input_ids"], qwen().eos_token_id) for text in TURNS]
         self.logprobs = [(-0.5,) * len(ids) for ids in self.turns]
         self.info = PolicyInfo("instant", capture="ids_full")
+        self.seen: list[Observation] = []
+
+    async def take(self, observation: Observation, seed: str, group: str) -> Action:
+        self.seen.append(observation)
+        return await super().take(observation, seed, group)
 
     async def sample(self, request: Request) -> Sampled:
         turn = request.prompt.ids.count(qwen().eos_token_id) // 2 - 1
         return Sampled(self.turns[turn], self.logprobs[turn], "stop")
 
 
-@tool
+@tool(inline=True)
 def add(a: int, b: int) -> str:
     """Add two numbers.
 
@@ -50,7 +57,8 @@ def add(a: int, b: int) -> str:
     return "\n".join(f"| row {start} {n} | city of {start * n} | {a + b} |" for n in range(12))
 
 
-def played(policy: TokenPolicy, episodes: int, read: bool) -> None:
+def played(policy: Instant, episodes: int, read: bool) -> None:
+    policy.seen.clear()
     env = sums(None, tools=(add,))
     kept: list[Trajectory] = []
     jobs = ((env.tasks[next(_NUMBERS)], n) for n in range(episodes))
@@ -60,30 +68,43 @@ def played(policy: TokenPolicy, episodes: int, read: bool) -> None:
             stream(record)
 
 
-def share(work: Any) -> float:
-    """Share of CPU time, in percent, that the bookkeeping itself takes: joining ids, keeping and reading them."""
-    profile = cProfile.Profile()
-    profile.runcall(work)
-    table: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    whole: float = sum(row[2] for row in table.values())
-    books = 0.0
-    for (path, _, name), row in table.items():
-        own = path.endswith(_BOOKS) or name == "_keep_context"
-        books += row[2] if own else 0.0
-        if path == "~":  # what C functions take counts as their caller's
-            books += sum(took[2] for (caller, _, _), took in row[4].items() if caller.endswith(_BOOKS))
-    return 100 * books / whole
+def bookkeeping(policy: Instant) -> Work:
+    """All that token truth asks of an episode beside rendering, once more: joining the stream so far with what is new,
+    looking at what was sampled, keeping both in the record, reading the record's stream.
+    """
+    policy.seen.clear()
+    env = sums(None, tools=(add,))
+    record = asyncio.run(play(env, policy, env.tasks[next(_NUMBERS)]))
+    seen = list(policy.seen)
+    kept = [node for node in record.nodes if node.tokens is not None]
+
+    def again() -> None:
+        for observation in seen:  # the renderer remembers what it wrote
+            prompt_of(policy.renderer, observation)
+        for ids, values in zip(policy.turns, policy.logprobs, strict=True):
+            token_ids("ids", ids)
+            log_probabilities("logprobs", values, len(ids))
+        for node in kept:
+            replace(node, tokens=node.tokens)
+        stream(record)
+
+    return again
 
 
 def measure(scale: Scale) -> list[Figure]:
     n = scale.of(400, 10)
     policy = Instant(qwen_renderer("qwen3_training"))
     played(policy, 5, True)
-    works = {"exact": lambda: played(policy, n, True), "text": lambda: played(policy, n, False)}
+    again = bookkeeping(policy)
+    works: dict[str, Work] = {
+        "exact": lambda: played(policy, n, True),
+        "text": lambda: played(policy, n, False),
+        "books": lambda: [again() for _ in range(n)],
+    }
     taken = interleaved(works, scale.rounds, cpu_seconds)
-    spent = share(lambda: played(policy, n, True))
+    share = 100 * ratio(taken["books"], taken["exact"])
     return [
-        Figure("token_bookkeeping", spent, "%", most=3.0, why="joining ids, keeping them in the record, reading them"),
+        Figure("token_bookkeeping", share, "%", most=3.0, why=f"of a rollout's CPU time: {shares(works['exact'])}"),
         Figure(
             "token_episodes",
             n / min(taken["exact"]),
