@@ -60,3 +60,15 @@ def test_the_readme_tells_what_was_measured() -> None:
         assert f"| {' | '.join(told)} |" in readme
         given = learning.STUDIES[study["study"]]
         assert study["settings"] == {name: getattr(given, name) for name in study["settings"]}
+
+
+def test_the_readme_tells_of_the_second_draw() -> None:
+    readme = " ".join((LEARNED.parents[2] / "README.md").read_text().split())
+    for name, steps in (("zoom-1", 40), ("zoom-1-longer", 120)):
+        study = json.loads((LEARNED / f"{name}.json").read_text())
+        assert study["settings"]["learn"] == {**learning.STUDIES["zoom"].learn, "steps": steps}
+        for stage in ("cold start", "cold start, then GRPO"):
+            found = study["held_out"][stage]
+            assert f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}] after" in readme
+        alone = study["held_out"].get("GRPO without a cold start")
+        assert alone is None or alone["mean"] == 0
