@@ -84,12 +84,12 @@ def refused(record: Trajectory, policy: Monkey) -> None:
     """The episode ended where the template is not proven, for just that reason, or refused the roles or the calls."""
     assert record.outcome is not None
     assert record.outcome.error is not None
-    assert record.outcome.error.permanent
     native = record.env.dialect == "native"
     reasons = [reason for (beside, _), reason in policy.renderer.reasons.items() if reason and beside == native]
     said = record.outcome.error.message
     assert "refuses the conversation" in said or any(reason in said for reason in reasons), said
     assert record.calls or "refuses the conversation" in said
+    assert record.outcome.error.permanent == ("cannot go on token by token" in said)  # else other tasks may be played
 
 
 @pytest.mark.parametrize("name", sorted(templates().keys() - REFUSED.keys() - set(NO_SYSTEM)))
