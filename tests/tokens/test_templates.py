@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 
 from agentenv import tokens as t
 from agentenv.dialects import DIALECTS
-from agentenv.errors import ConfigError, PolicyError
+from agentenv.errors import ConfigError, MissingExtraError, PolicyError
 from agentenv.rollout import play
 from agentenv.spec import Limits
-from agentenv.tokens.conversation import prompt_of
+from agentenv.tokens.conversation import context_of, prompt_of
 from agentenv.tokens.package import PackageRenderer, knows
 from agentenv.tokens.template import TemplateRenderer
 from agentenv.trajectory import Trajectory
@@ -104,6 +105,29 @@ def test_a_teachers_turns_are_context_and_no_one_elses_samples() -> None:
     )
     prompt = prompt_of(qwen_renderer("qwen2_5"), observation)
     assert prompt.context.fork == "turns in it came without token ids"
+
+
+@pytest.mark.parametrize(
+    "known",
+    [(None, (7,), None), ((1,), (7,), None, None, (4,), (9,), None)],
+    ids=["what came before a turn", "a turn between others"],
+)
+def test_a_stream_with_a_gap_is_no_stream(known: tuple[tuple[int, ...] | None, ...]) -> None:
+    said = [Message("assistant" if place % 2 else "user", (Text("x"),)) for place in range(len(known))]
+    observation = seen(*said, tokens=tuple(None if ids is None else Tokens(ids) for ids in known))
+    renderer = qwen_renderer("qwen2_5")
+    with pytest.raises(PolicyError, match="given before an earlier turn is not known"):
+        prompt_of(renderer, observation)
+    assert "is not known" in prompt_of(renderer, observation, forks=True).context.fork
+    assert context_of(observation, [1, 7, 4]).fork == "turns in it came without token ids"
+
+
+def test_the_package_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "renderers", None)
+    monkeypatch.delitem(sys.modules, "renderers.base", raising=False)
+    assert not knows(qwen())
+    with pytest.raises(MissingExtraError, match=r"the renderer 'qwen3' needs the package 'renderers'"):
+        PackageRenderer(qwen(), "qwen3")
 
 
 def test_end_tokens_that_the_tokenizer_lacks_are_named() -> None:
