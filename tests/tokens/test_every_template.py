@@ -61,7 +61,7 @@ def close(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(templates().keys() - REFUSED.keys()))
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_whatever_is_sampled_stays_under_every_template(name: str, data: Any) -> None:
     dialect = data.draw(st.sampled_from(dialects(name)))
@@ -93,7 +93,7 @@ def refused(record: Trajectory, policy: Monkey) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(templates().keys() - REFUSED.keys() - set(NO_SYSTEM)))
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_what_is_appended_is_what_the_template_itself_writes_there(name: str, data: Any) -> None:
     dialect = data.draw(st.sampled_from(dialects(name)))

@@ -1,7 +1,9 @@
 """Invariants of records over random episodes with pictures: a real Qwen-VL processor, forged markers, broken calls.
 
-The numbers are those of the list that the design keeps: I7 media, I9 calls and results, I10 arguments, I11 round trip,
-I14 forged markers, I16 the same bytes each time. I1 to I6 stand in `test_templates`.
+The numbers are those of the list that the design keeps. Here: I7 media, I9 calls and results, I10 arguments, I11 round
+trip, I14 forged markers, I16 the same bytes each time. I1 to I4 and I6 are `holding.invariants`, which `test_templates`
+and `test_every_template` ask for too; I5 stands in `test_append_only`, I15 in `test_drift`, I8 and I13
+in `test_exports`; I8, I12 and I13 of exports as text in tests/trajectories/test_honesty.py.
 """
 
 from __future__ import annotations

@@ -48,6 +48,19 @@ def exported(record: Trajectory, form: str, **options: Any) -> tuple[list[dict[s
         return [json.loads(line) for line in Path(report.files[0]).read_text().splitlines()], report
 
 
+def dialects(options: dict[str, Any]) -> st.SearchStrategy[str]:
+    return st.sampled_from(SPOKEN if options["mode"] == "rendered" else [*SPOKEN, "native"])
+
+
+def probed(
+    record: Trajectory, form: str, name: str, options: dict[str, Any]
+) -> tuple[list[dict[str, Any]], ExportReport]:
+    """The rows of a record under a chat template: one, or none since the template refuses it."""
+    rows, report = exported(record, form, template=str(TEMPLATES / f"{name}.jinja"), **options)
+    assert rows or report.skipped[0][1].startswith("the chat template refuses it: ")
+    return rows, report
+
+
 @cache
 def template(name: str) -> str:
     return (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
@@ -88,12 +101,10 @@ def in_order(text: str, messages: list[list[str]]) -> bool:
 def test_what_a_template_leaves_out_is_named(
     name: str, data: st.DataObject, shapes: list[Shape], limits: Limits, options: dict[str, Any]
 ) -> None:
-    dialect = data.draw(st.sampled_from(SPOKEN if options["mode"] == "rendered" else [*SPOKEN, "native"]))
-    record = episode(dialect, shapes, limits)
+    record = episode(data.draw(dialects(options)), shapes, limits)
     form = data.draw(st.sampled_from(["trl-sft", "qwen-messages"]))
-    rows, report = exported(record, form, template=str(TEMPLATES / f"{name}.jinja"), **options)
+    rows, report = probed(record, form, name, options)
     if not rows:
-        assert report.skipped[0][1].startswith("the chat template refuses it: ")
         return
     given_marks = list(marks(record))
     text, _ = rendered(name, rows[0])
@@ -119,11 +130,9 @@ TRAINING = [name for name in NAMES if re.search(r"{%-?\s*generation\s*-?%}", tem
 def test_labels_are_what_the_policy_wrote(
     name: str, data: st.DataObject, shapes: list[Shape], limits: Limits, options: dict[str, Any]
 ) -> None:
-    dialect = data.draw(st.sampled_from(SPOKEN if options["mode"] == "rendered" else [*SPOKEN, "native"]))
-    record = episode(dialect, shapes, limits)
-    rows, report = exported(record, "trl-sft", template=str(TEMPLATES / f"{name}.jinja"), **options)
+    record = episode(data.draw(dialects(options)), shapes, limits)
+    rows, _ = probed(record, "trl-sft", name, options)
     if not rows:
-        assert report.skipped[0][1].startswith("the chat template refuses it: ")
         return
     text, spans = rendered(name, rows[0], return_assistant_tokens_mask=True)
     labels = "|".join(text[start:stop] for start, stop in spans)
