@@ -232,8 +232,9 @@ def test_the_command_line_keeps_videos_on_request(tmp_path: Path, capsys: pytest
     assert main([*play, "--out", str(tmp_path / "with"), "--videos"]) == 0
     assert main([*play, "--out", str(tmp_path / "without")]) == 0
     use_media_store(MediaStore())
-    for run, written in (("with", 1), ("without", 0)):
-        assert main(["export", str(tmp_path / run), "-f", "qwen-messages", "--out", str(tmp_path / f"{run}-rows")]) == 0
+    for run, written, code in (("with", 1, 0), ("without", 0, 1)):
+        out = str(tmp_path / f"{run}-rows")
+        assert main(["export", str(tmp_path / run), "-f", "qwen-messages", "--out", out]) == code
         assert f"qwen-messages: {written} written" in capsys.readouterr().out
 
 
