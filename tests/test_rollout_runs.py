@@ -235,7 +235,8 @@ def test_a_run_that_is_broken_off_keeps_what_was_done(sent: signal.Signals, tmp_
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as playing:
         assert playing.stdout is not None
         assert playing.stdout.readline() == "go\n"
-        time.sleep(1.0)
+        while playing.poll() is None and not ((folder / "store.json").exists() and len(agentenv.load(folder)) > 5):
+            time.sleep(0.1)
         os.kill(playing.pid, sent)
         told, failed = playing.communicate(timeout=20)
     if sent is signal.SIGINT:

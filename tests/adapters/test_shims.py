@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import inspect
 import sys
@@ -35,7 +36,7 @@ async def turns(name: str = "table", **options: Any) -> list[str]:
 
 def tokens() -> Any:
     """The real Qwen tokenizer with a chat template that only appends."""
-    made = qwen()
+    made = copy.copy(qwen())
     made.chat_template = templates()["qwen2_5"]
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -220,6 +221,6 @@ def test_another_dialect_is_another_spec() -> None:
 
 
 def test_a_picture_that_is_gone() -> None:
-    part = agentenv.Image("0" * 64, "image/png", 4, 4)
+    part = agentenv.Image(hashlib.sha256(b"gone").hexdigest(), "image/png", 4, 4)
     with pytest.raises(PolicyError, match="cannot be shown"):
         common.blocks([part])
