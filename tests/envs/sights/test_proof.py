@@ -25,10 +25,9 @@ needs_ocr = pytest.mark.skipif(TESSERACT is None, reason="the program tesseract 
 
 @lru_cache(maxsize=3)
 def played(name: str) -> list[Trajectory]:
-    """Thirty episodes of an expert, at every level alike."""
-    return [
-        one for seed in (11, 12, 13) for one in agentenv.rollout(agentenv.make(name, seed=seed), "reference", tasks=10)
-    ]
+    """Episodes of an expert, at every level alike: thirty, and ten of the preset whose scenes are those of geo."""
+    seeds = (11,) if name == "geovista" else (11, 12, 13)
+    return [one for seed in seeds for one in agentenv.rollout(agentenv.make(name, seed=seed), "reference", tasks=10)]
 
 
 def after(record: Trajectory, tool: str, argument: str, value: object) -> list[object]:
@@ -121,7 +120,7 @@ LABEL = 1.7 / 9.7
 
 
 @needs_ocr
-@pytest.mark.parametrize(("name", "least"), [("mm-search", 20), ("geo", 35), ("geovista", 35)])
+@pytest.mark.parametrize(("name", "least"), [("mm-search", 20), ("geo", 35), ("geovista", 10)])
 def test_signs_are_read_in_the_crop_as_shown_and_not_in_the_first_view(name: str, least: int) -> None:
     """The same reader of both, told the place of every sign; and one that is given all of the first view."""
     wanted, others = signs(name)
