@@ -64,9 +64,10 @@ def test_the_readme_tells_what_was_measured() -> None:
 
 def test_the_readme_tells_of_the_second_draw() -> None:
     readme = " ".join((LEARNED.parents[2] / "README.md").read_text().split())
-    for name, steps in (("zoom-1", 40), ("zoom-1-longer", 120)):
+    for name, steps in (("table-1", 36), ("zoom-1", 40), ("zoom-1-longer", 120)):
         study = json.loads((LEARNED / f"{name}.json").read_text())
-        assert study["settings"]["learn"] == {**learning.STUDIES["zoom"].learn, "steps": steps}
+        given = learning.STUDIES[name.partition("-")[0]]
+        assert study["settings"] == {**study["settings"], "cold": given.cold, "learn": {**given.learn, "steps": steps}}
         for stage in ("cold start", "cold start, then GRPO"):
             found = study["held_out"][stage]
             assert f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}] after" in readme
