@@ -26,7 +26,8 @@ _PROGRAM = (
     "importlib.import_module(sys.argv[2]).main(int(sys.argv[3]), int(sys.argv[4]))"
 )
 _START_SECONDS, _GRACE_SECONDS = 30.0, 1.0
-_LARGEST_REQUEST, _LARGEST_REPLY = 64 << 20, 1 << 30
+LARGEST_REQUEST = 64 << 20
+"""Bytes of a message to a child; more than is sane."""
 
 Reply = TypeVar("Reply")
 
@@ -48,14 +49,15 @@ class Child(Generic[Reply]):
         module: what it runs: `main(descriptor, memory)` of this module.
         replies: the type of what it answers.
         memory: address space of the process, in bytes.
+        largest: bytes of an answer; a child that wants to send more counts as dead.
         doing: what it is for, said where it cannot start.
 
     Raises:
         WorkerError: it cannot start.
     """
 
-    def __init__(self, module: str, replies: type[Reply], memory: int, doing: str) -> None:
-        self.calls = 0
+    def __init__(self, module: str, replies: type[Reply], *, memory: int, largest: int, doing: str) -> None:
+        self.calls, self._largest = 0, largest
         self._replies = msgspec.msgpack.Decoder(replies)
         self.socket, theirs = socket.socketpair()
         with theirs:
@@ -114,8 +116,8 @@ class Child(Generic[Reply]):
         else:
             socket.send_fds(self.socket, [head], [descriptor])
         self.socket.sendall(body)
-        size = int.from_bytes(exactly(self.socket, 4, deadline), "little")
-        return self._replies.decode(exactly(self.socket, size, deadline))
+        size = int.from_bytes(exactly(self.socket, 4, 4, deadline), "little")
+        return self._replies.decode(exactly(self.socket, size, self._largest, deadline))
 
     def kill(self) -> None:
         """End it at once."""
@@ -130,20 +132,23 @@ class Child(Generic[Reply]):
         self.process.returncode = 0  # so that nobody here waits for it
 
 
-def exactly(control: socket.socket, size: int, deadline: float | None = None) -> bytearray:
+def exactly(control: socket.socket, size: int, largest: int, deadline: float | None = None) -> bytearray:
     """So many bytes.
 
     Raises:
-        EOFError: the other side has closed, or wants to send more than is sane.
-        TimeoutError: the deadline, by `time.monotonic`, has passed.
+        EOFError: the other side has closed, or wants to send more than `largest`.
+        TimeoutError: the deadline, by `time.monotonic`, has passed, however steadily bytes come.
     """
-    if size > (_LARGEST_REQUEST if deadline is None else _LARGEST_REPLY):
+    if size > largest:
         raise EOFError
     data, at = bytearray(size), 0
     view = memoryview(data)
     while at < size:
         if deadline is not None:
-            control.settimeout(max(1e-6, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            control.settimeout(left)
         got = control.recv_into(view[at:])
         if not got:
             raise EOFError

@@ -163,13 +163,13 @@ class VLLMPolicy(ServerPolicy):
 
     async def _look(self) -> None:
         served = await self.client.get("v1/models")
-        listed = served.get("data") if isinstance(served, dict) else None
-        if not isinstance(listed, list):
+        models = served.get("data") if isinstance(served, dict) else None
+        if not isinstance(models, list):
             raise PolicyError(
                 f"no vLLM server answers at {self.client.shown_url} (asked for v1/models): start one (vllm serve ...),"
                 " or check base_url; for another server take openai:, by its chat interface"
             )
-        found = {str(item.get("id")): item for item in listed if isinstance(item, dict)}
+        found = {str(item.get("id")): item for item in models if isinstance(item, dict)}
         if self.model not in found:
             raise refused(f"the server does not serve the model {self.model!r}{did_you_mean(self.model, found)}")
         length = found[self.model].get("max_model_len")

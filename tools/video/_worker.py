@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.errors import DataError
-from agentenv.tools._child import alarm, exactly, limit, send
+from agentenv.tools._child import LARGEST_REQUEST, alarm, exactly, limit, send
 from agentenv.tools.video.backends import take_with
 from agentenv.tools.video.container import Descriptor, Limits, VideoInfo
 from agentenv.tools.video.decode import probe, stamps, take
@@ -90,7 +90,7 @@ def serve(control: socket.socket, alarm: Callable[[float], None]) -> None:
         if len(head) < 4 or not descriptors:
             return
         try:
-            request = _requests.decode(exactly(control, int.from_bytes(head, "little")))
+            request = _requests.decode(exactly(control, int.from_bytes(head, "little"), LARGEST_REQUEST))
             alarm(request.seconds)
             reply = _encode(answer(request, descriptors[0]))
             alarm(0.0)

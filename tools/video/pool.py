@@ -17,6 +17,8 @@ from agentenv.tools._child import Child, Gone
 from agentenv.tools.video._worker import Reply, Request
 from agentenv.tools.video.backends import Backend, check_backend
 
+_WORKER, _LARGEST_REPLY = "agentenv.tools.video._worker", 1 << 30
+
 
 class DecodePool:
     """Decoding processes, handed out one call at a time.
@@ -101,7 +103,7 @@ class DecodePool:
                 self._free.wait()
         try:
             check_backend(self.backend)  # asked here, but only the worker loads it
-            return Child("agentenv.tools.video._worker", Reply, self.memory, "decoding")
+            return Child(_WORKER, Reply, memory=self.memory, largest=_LARGEST_REPLY, doing="decoding")
         except BaseException:
             self._release()
             raise

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from agentenv.errors import DataError, MissingExtraError
-from agentenv.tools._child import alarm, exactly, limit, send
+from agentenv.tools._child import LARGEST_REQUEST, alarm, exactly, limit, send
 from agentenv.tools.web.readable import Readable, read_html, read_pdf
 
 
@@ -53,7 +53,8 @@ def main(descriptor: int, memory: int) -> None:
     decode, encode = msgspec.msgpack.Decoder(Request).decode, msgspec.msgpack.Encoder().encode
     with socket.socket(fileno=descriptor) as control, contextlib.suppress(EOFError, OSError):
         while True:
-            request = decode(exactly(control, int.from_bytes(exactly(control, 4), "little")))
+            size = int.from_bytes(exactly(control, 4, 4), "little")
+            request = decode(exactly(control, size, LARGEST_REQUEST))
             alarm(request.seconds)
             reply = encode(answer(request))
             alarm(0.0)

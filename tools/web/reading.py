@@ -18,6 +18,7 @@ from agentenv.tools._child import Child, Gone
 from agentenv.tools.web._reader import Reply, Request
 from agentenv.tools.web.readable import Readable
 
+_WORKER, _LARGEST_REPLY = "agentenv.tools.web._reader", 64 << 20
 _RECYCLE = 2000
 
 
@@ -86,7 +87,7 @@ class Reader:
                 if worker.alive:
                     return worker
                 worker.kill()
-        return Child("agentenv.tools.web._reader", Reply, self.memory, "reading")
+        return Child(_WORKER, Reply, memory=self.memory, largest=_LARGEST_REPLY, doing="reading")
 
     def _give(self, worker: Child[Reply]) -> None:
         with self._lock:
